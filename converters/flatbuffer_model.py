@@ -1,0 +1,83 @@
+"""Bytes of a .tflite file to an editable model, and back."""
+
+from __future__ import annotations
+
+import struct
+
+import flatbuffers
+import numpy as np
+
+from tflite_ptq4.converters.schema import FILE_IDENTIFIER, BufferT, ModelT
+from tflite_ptq4.errors import FileFormatError
+
+BUFFER_ALIGNMENT = 16  # the schema's force_align, which the generated Python code leaves out
+
+
+def parse(data: bytes) -> ModelT:
+    """Read a .tflite file.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        The model, every part of it as a plain object.
+
+    Raises:
+        FileFormatError: the bytes are no TensorFlow Lite flatbuffer, or are cut off or corrupt.
+    """
+    if len(data) < 8 or data[4:8] != FILE_IDENTIFIER:
+        raise FileFormatError(
+            "A .tflite file must carry the identifier TFL3. Received: "
+            f"{len(data)} bytes beginning with {bytes(data[:8])!r}. Name a TensorFlow Lite file."
+        )
+    try:
+        model = ModelT.InitFromPackedBuf(data, 0)
+    except (struct.error, IndexError, ValueError, TypeError, MemoryError, OverflowError) as error:
+        raise FileFormatError(
+            f"A .tflite file must be a whole flatbuffer. Received: one that is cut off or corrupt "
+            f"({type(error).__name__}: {error}). Write it anew."
+        ) from error
+    if not model.subgraphs or not model.operatorCodes or not model.buffers:
+        raise FileFormatError(
+            "A .tflite file must hold a graph. Received: one without subgraph, operators or "
+            "buffers. Write it anew."
+        )
+    return model
+
+
+def serialize(model: ModelT) -> bytes:
+    """Write a model as the bytes of a .tflite file, the same bytes for the same model.
+
+    Args:
+        model: the model; left as it is.
+
+    Returns:
+        The file, every buffer aligned to 16 bytes.
+    """
+    original = model.buffers
+    model.buffers = [_AlignedBuffer(data=buffer.data) for buffer in original]
+    try:
+        builder = flatbuffers.Builder(1 << 20)
+        builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
+        return bytes(builder.Output())
+    finally:
+        model.buffers = original
+
+
+class _AlignedBuffer(BufferT):
+    """A buffer that packs its data at a multiple of 16 bytes."""
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802
+        if self.data is None or len(self.data) == 0:
+            self.data = None
+            return super().Pack(builder)
+        data = np.ascontiguousarray(self.data, dtype=np.uint8).tobytes()
+        builder.StartVector(1, len(data), BUFFER_ALIGNMENT)
+        builder.head = builder.head - len(data)
+        builder.Bytes[builder.head : builder.head + len(data)] = data
+        vector = builder.EndVector()
+        from ai_edge_litert import schema_py_generated as generated
+
+        generated.BufferStart(builder)
+        generated.BufferAddData(builder, vector)
+        return generated.BufferEnd(builder)

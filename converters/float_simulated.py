@@ -1,0 +1,151 @@
+"""Target `float_simulated`: the quantized network in float arithmetic, on any scale and bit width.
+
+Weights are float32 values on their grid. After each operator whose output is quantized,
+
+    x -> x * (1 / scale) -> ROUND -> MINIMUM upper -> MAXIMUM lower -> x * scale
+
+with one constant per tensor or per channel. All of it runs in XNNPACK, so that the paper's setting
+(per-channel activations with bit allocation) can be validated on a device. The file is as large as
+the float one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tflite_ptq4.converters.export_source import (
+    ExportSource,
+    FloatFileReader,
+    weights_for_operator,
+)
+from tflite_ptq4.converters.flatbuffer_model import serialize
+from tflite_ptq4.converters.schema import (
+    BuiltinOperator,
+    BuiltinOptions,
+    MaximumMinimumOptionsT,
+    MulOptionsT,
+    OperatorT,
+    TensorType,
+)
+from tflite_ptq4.errors import TargetError
+from tflite_ptq4.graph import Node
+from tflite_ptq4.operator_rules import OutputScale
+from tflite_ptq4.plan import TensorPlan
+
+
+def export_float_simulated(source: ExportSource, *, io: str = "float32") -> bytes:
+    """Write the plan as a float file that rounds every planned tensor.
+
+    Args:
+        source: what to write.
+        io: "float32"; this target has no integers at its ends.
+
+    Returns:
+        The flatbuffer.
+
+    Raises:
+        TargetError: integers were asked for at the ends.
+    """
+    if io != "float32":
+        raise TargetError(
+            f"The target 'float_simulated' has float32 inputs and outputs. Received: io={io!r}. "
+            "Leave io out, or export to target='int8_container'."
+        )
+    return _FloatWriter(source).write()
+
+
+class _FloatWriter:
+    """Copies the float file, with other weights and with rounding after each planned tensor."""
+
+    def __init__(self, source: ExportSource) -> None:
+        self.source = source
+        self.reader = FloatFileReader(source)
+        self.editor = self.reader.editor
+        self._rounded: dict[int, int] = {}
+
+    def write(self) -> bytes:
+        index = self.reader.index
+        for name in self.source.graph.inputs:
+            if name in self.source.plan.tensors:
+                self._append_rounding(index[name], self.source.plan.tensors[name], False)
+        for operator in self.reader.original_operators:
+            operator.inputs = np.asarray(
+                [self._rounded.get(int(i), i) for i in operator.inputs], dtype=np.int32
+            )
+            node = self.reader.node(operator)
+            if node is not None and node.name in self.source.weights:
+                self._replace_weights(operator, node)
+            self.editor.keep(operator)
+            if node is not None and self._needs_rounding(node, operator):
+                plan = self.source.plan.tensors[node.output]
+                nonnegative = node.output in self.source.graph.nonnegative
+                self._append_rounding(index[node.output], plan, nonnegative)
+        outputs = [self._rounded.get(index[n], index[n]) for n in self.source.graph.outputs]
+        self.editor.set_interface(
+            {
+                shown: index[name]
+                for shown, name in zip(
+                    self.source.input_names, self.source.graph.inputs, strict=True
+                )
+            },
+            list(zip(self.source.output_names, outputs, strict=True)),
+            self.source.description,
+        )
+        return serialize(self.editor.finish())
+
+    def _needs_rounding(self, node: Node, operator: OperatorT) -> bool:
+        """Whether an operator computes new values of a planned tensor."""
+        return (
+            node.output in self.source.plan.tensors
+            and int(operator.outputs[0]) == self.reader.index[node.output]
+            and (node.rule.output_scale is not OutputScale.INPUT or node.kind == "average_pool")
+        )
+
+    def _replace_weights(self, operator: OperatorT, node: Node) -> None:
+        builtin = self.editor.builtin_code(operator)
+        if len(operator.inputs) < 2 or self.editor.constant(int(operator.inputs[1])) is None:
+            return  # an operator that the converter put beside the weighted one
+        weights = self.source.weights[node.name]
+        filter_index = int(operator.inputs[1])
+        values = weights_for_operator(
+            node,
+            weights.dequantized(node),
+            builtin,
+            self.editor.tensors[filter_index].shape,
+            self.editor.constant(filter_index),
+        )
+        kernel = self.editor.add_constant(f"{node.name}/kernel", values)
+        stored_bias = weights.stored_bias(self.source.plan.tensors.get(node.inputs[0]))
+        bias = self.editor.add_constant(f"{node.name}/bias", stored_bias)
+        operator.inputs = np.asarray([operator.inputs[0], kernel, bias], dtype=np.int32)
+
+    def _append_rounding(self, index: int, plan: TensorPlan, nonnegative: bool) -> None:
+        scale = plan.scale.astype(np.float32)
+        value = self._append_binary(
+            BuiltinOperator.MUL, index, np.float32(1.0) / scale, f"{plan.name}/inverse_scale"
+        )
+        rounded = self.editor.twin(index, "/round", TensorType.FLOAT32)
+        self.editor.append(BuiltinOperator.ROUND, 1, [value], [rounded])
+        value = self._append_binary(
+            BuiltinOperator.MINIMUM, rounded, plan.upper, f"{plan.name}/upper"
+        )
+        if not nonnegative or np.any(plan.lower != 0):
+            value = self._append_binary(
+                BuiltinOperator.MAXIMUM, value, plan.lower, f"{plan.name}/lower"
+            )
+        self._rounded[index] = self._append_binary(
+            BuiltinOperator.MUL, value, scale, f"{plan.name}/scale"
+        )
+
+    def _append_binary(self, builtin: int, index: int, values: NDArray, name: str) -> int:
+        constant = self.editor.add_constant(name, np.asarray(values, dtype=np.float32))
+        output = self.editor.twin(index, f"/{name.rsplit('/', 1)[-1]}", TensorType.FLOAT32)
+        if builtin == BuiltinOperator.MUL:
+            options_type, options = BuiltinOptions.MulOptions, MulOptionsT()
+        else:
+            options_type, options = BuiltinOptions.MaximumMinimumOptions, MaximumMinimumOptionsT()
+        self.editor.append(
+            builtin, 1, [index, constant], [output], options_type=options_type, options=options
+        )
+        return output

@@ -1,0 +1,55 @@
+"""The one place that names the generated flatbuffer classes."""
+
+from __future__ import annotations
+
+from ai_edge_litert.schema_py_generated import (
+    ActivationFunctionType,
+    AddOptionsT,
+    BufferT,
+    BuiltinOperator,
+    BuiltinOptions,
+    DequantizeOptionsT,
+    MaximumMinimumOptionsT,
+    ModelT,
+    MulOptionsT,
+    OperatorCodeT,
+    OperatorT,
+    QuantizationParametersT,
+    QuantizeOptionsT,
+    SignatureDefT,
+    SubGraphT,
+    TensorMapT,
+    TensorT,
+    TensorType,
+)
+
+FILE_IDENTIFIER = b"TFL3"
+FIRST_LONG_OPCODE = 127  # codes from here on do not fit the deprecated one-byte field
+
+OPERATOR_NAMES: dict[int, str] = {
+    code: name for name, code in vars(BuiltinOperator).items() if isinstance(code, int)
+}
+
+__all__ = [
+    "FILE_IDENTIFIER",
+    "FIRST_LONG_OPCODE",
+    "OPERATOR_NAMES",
+    "ActivationFunctionType",
+    "AddOptionsT",
+    "BufferT",
+    "BuiltinOperator",
+    "BuiltinOptions",
+    "DequantizeOptionsT",
+    "MaximumMinimumOptionsT",
+    "ModelT",
+    "MulOptionsT",
+    "OperatorCodeT",
+    "OperatorT",
+    "QuantizationParametersT",
+    "QuantizeOptionsT",
+    "SignatureDefT",
+    "SubGraphT",
+    "TensorMapT",
+    "TensorT",
+    "TensorType",
+]

@@ -1,0 +1,225 @@
+"""The commands that need no Keras, and all that is refused before Keras is loaded."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_networks import float_dense, int8_conv
+
+from tflite_ptq4 import cli
+from tflite_ptq4.cli import main
+from tflite_ptq4.errors import DataError
+
+KERNEL = np.array([[-7, 3, 5], [1, 0, -1]], np.int8).reshape(2, 1, 1, 3)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """Images with labels, two .tflite files, and what passes for a model until it is loaded."""
+    (tmp_path / "first.tflite").write_bytes(float_dense(np.eye(4)))
+    (tmp_path / "second.tflite").write_bytes(float_dense(np.diag([1.0, 1.0, 1.0, 0.0])))
+    (tmp_path / "conv.tflite").write_bytes(int8_conv(KERNEL))
+    # The largest pixel of image i is i: its class for the first model.
+    images = np.eye(4).reshape(4, 2, 2, 1)
+    np.savez(tmp_path / "data.npz", x=images, y=[0, 1, 2, 0])
+    np.save(tmp_path / "unlabelled.npy", images)
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        archive.writestr("config.json", "{}")
+    return tmp_path
+
+
+class TestInspect:
+    def test_a_table_for_people(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["inspect", str(folder / "conv.tflite")]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        assert "weights: 8.00 bits each in the file, 3.00 used" in out
+        (weights,) = [line for line in out.splitlines() if "2x1x1x3" in line]
+        assert weights.split()[1:] == ["CONV_2D", "2x1x1x3", "INT8", "6", "8", "3.00", "[-7,", "5]"]
+        (output,) = [line for line in out.splitlines() if line.endswith("112      16")]
+        assert output.split()[1:3] == ["CONV_2D", "INT8"]
+
+    def test_json_for_machines(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["inspect", str(folder / "conv.tflite"), "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["file"] == str(folder / "conv.tflite")
+        assert sum(result["bytes_by_kind"].values()) == result["file_bytes"]
+
+
+class TestEvaluate:
+    def test_json_for_machines(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        models = [str(folder / "first.tflite"), str(folder / "second.tflite")]
+        assert main(["evaluate", *models, "--data", str(folder / "data.npz"), "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["images"] == 4
+        first, second = result["models"]
+        assert first == {
+            "name": models[0],
+            "bytes": (folder / "first.tflite").stat().st_size,
+            "top1": 3 / 4,
+            "top5": 1.0,
+            "agreement": 1.0,
+            "sqnr_db": None,
+        }
+        # Image 3 gives zeros in the second model, class 0: the label, but not what the first says.
+        assert (second["top1"], second["agreement"]) == (1.0, 3 / 4)
+        assert second["sqnr_db"] == pytest.approx(10 * np.log10(4 / 1))
+
+    def test_a_table_for_people(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        models = [str(folder / "first.tflite"), str(folder / "second.tflite")]
+        data = str(folder / "unlabelled.npy")
+        assert main(["evaluate", *models, "--data", data, "--samples", "2"]) == 0
+        out, err = capsys.readouterr()
+        title, heading, first, second = out.strip().splitlines()
+        assert title == f"2 images of {data}"
+        assert heading.split() == ["model", "bytes", "top-1", "top-5", "agreement", "SQNR"]
+        assert first.split()[2:] == ["-", "-", "100.00%", "equal"]
+        assert second.split()[2:] == ["-", "-", "100.00%", "equal"]
+        assert "no labels" in err
+
+    def test_models_that_take_other_images_are_refused(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        models = [str(folder / "first.tflite"), str(folder / "conv.tflite")]
+        assert main(["evaluate", *models, "--data", str(folder / "data.npz")]) == 2
+        assert "must take the same images" in capsys.readouterr().err
+
+
+def _write(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def _nothing(folder: Path) -> None:
+    pass
+
+
+QUANTIZE = ["quantize", "model.keras", "--calibration", "data.npz", "--output", "out.tflite"]
+EVALUATE = ["evaluate", "first.tflite", "--data", "data.npz"]
+
+
+def _with(argv: list[str], **changes: str) -> list[str]:
+    """The arguments with some replaced: the old text is the keyword, dots as underscores."""
+    changes = {key.replace("_", "."): value for key, value in changes.items()}
+    return [changes.get(argument, argument) for argument in argv]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "argv", "message"),
+    [
+        (_nothing, _with(QUANTIZE, model_keras="absent.keras"), "no file 'absent.keras'"),
+        (_write("m.keras", b"text"), _with(QUANTIZE, model_keras="m.keras"), "not a Keras 3 file"),
+        (_write("m.keras", b""), _with(QUANTIZE, model_keras="m.keras"), "not a Keras 3 file"),
+        (_write("m.h5", b"\x89HDF"), _with(QUANTIZE, model_keras="m.h5"), "must be a .keras file"),
+        (_nothing, _with(QUANTIZE, model_keras="."), "is a folder"),
+        (_nothing, _with(QUANTIZE, data_npz="absent"), "no file or folder 'absent'"),
+        (_nothing, _with(QUANTIZE, out_tflite="absent/out.tflite"), "must be writable"),
+        (_nothing, _with(QUANTIZE, out_tflite="/proc/out.tflite"), "must be writable"),
+        (_nothing, _with(QUANTIZE, out_tflite="."), "is a folder"),
+        (_nothing, _with(QUANTIZE, out_tflite="model.keras"), "must not replace an input"),
+        (_nothing, [*QUANTIZE, "--plan", "absent/plan.json"], "must be writable"),
+        (_nothing, [*QUANTIZE, "--preset", "w4a9"], "nearest is 'w4a8'"),
+        (_nothing, [*QUANTIZE, "--recipe", "absent.yaml"], "absent.yaml"),
+        (_write("r.yaml", b"{"), [*QUANTIZE, "--recipe", "r.yaml"], "valid YAML"),
+        (
+            _write("r.yaml", b"version: 1\nweight_bit: 4\n"),
+            [*QUANTIZE, "--recipe", "r.yaml"],
+            "nearest known one is 'weight_bits'",
+        ),
+        (
+            _nothing,
+            [*QUANTIZE, "--preset", "paper_w4a4", "--target", "int8_container"],
+            "Use --target float_simulated",
+        ),
+        (
+            _nothing,
+            [*QUANTIZE, "--target", "float_simulated", "--io", "int8"],
+            "float32 input and output",
+        ),
+        (
+            _nothing,
+            ["quantize", "model.keras", "--output", "out.tflite"],
+            "give --calibration PATH",
+        ),
+        (
+            _write("stats", b"no statistics"),
+            [*QUANTIZE, "--statistics", "stats"],
+            "'stats' cannot be read",
+        ),
+        (
+            _write("r.yaml", b"version: 1\noutput_matching: true\n"),
+            ["quantize", "model.keras", "--statistics", "s", "--output", "o", "--recipe", "r.yaml"],
+            "beside --statistics",
+        ),
+        (
+            _nothing,
+            ["calibrate", "model.keras", "--calibration", "absent", "--output", "out.tflite"],
+            "no file or folder 'absent'",
+        ),
+        (
+            _nothing,
+            ["calibrate", "model.keras", "--calibration", "data.npz", "--output", "absent/s"],
+            "must be writable",
+        ),
+        (_nothing, _with(EVALUATE, data_npz="absent"), "no file or folder 'absent'"),
+        (_nothing, _with(EVALUATE, first_tflite="absent.tflite"), "absent.tflite"),
+        (_nothing, _with(EVALUATE, first_tflite="data.npz"), "must be a .keras file"),
+        (_write("m.tflite", b"text"), _with(EVALUATE, first_tflite="m.tflite"), "TFL3"),
+        (
+            _write("m.tflite", float_dense(np.eye(4))[:200]),
+            _with(EVALUATE, first_tflite="m.tflite"),
+            "LiteRT must be able to load",
+        ),
+        (_nothing, _with(EVALUATE, first_tflite="conv.tflite"), "4 x 4 x 3"),
+        (_nothing, ["inspect", "absent.tflite"], "absent.tflite"),
+        (_nothing, ["inspect", "data.npz"], "TFL3"),
+        (
+            _write("m.tflite", float_dense(np.eye(4))[:200]),
+            ["inspect", "m.tflite"],
+            "corrupt or cut short",
+        ),
+    ],
+)
+def test_bad_input_is_a_sentence_and_exit_code_2_and_no_output(
+    prepare: Callable[[Path], None],
+    argv: list[str],
+    message: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prepare(folder)
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+    assert sorted(folder.rglob("*")) == before
+
+
+class TestOutcome:
+    def run(self, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
+        def fail(arguments: object) -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "_run", fail)
+        return main(["inspect", "x"])
+
+    def test_our_errors_are_printed(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.run(monkeypatch, DataError("The images must be there.")) == 2
+        assert capsys.readouterr().err == "tflite-ptq4: The images must be there.\n"
+
+    def test_a_bug_keeps_its_traceback(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(ZeroDivisionError):
+            self.run(monkeypatch, ZeroDivisionError())
+
+    def test_an_interrupt_has_its_own_code(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.run(monkeypatch, KeyboardInterrupt()) == 130

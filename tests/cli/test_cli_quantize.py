@@ -1,0 +1,179 @@
+"""The whole path through the command: a small Keras model on disk to a .tflite that LiteRT runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from tflite_ptq4.cli import main
+from tflite_ptq4.file_inspection import inspect_file
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(8, 3, padding="same", use_bias=False)(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    keras.Model(inputs, keras.layers.Dense(4)(x)).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(
+    tmp_path: Path,
+    model_file: Path,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """The working directory: model.keras and images.npz."""
+    (tmp_path / "model.keras").write_bytes(model_file.read_bytes())
+    pixels = rng.integers(0, 256, (10, 8, 8, 3)).astype(np.uint8)
+    np.savez(tmp_path / "images.npz", x=pixels, y=rng.integers(0, 4, 10))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+IMAGES = ["--calibration", "images.npz", "--mean", "127", "--std", "64"]
+QUANTIZE = ["quantize", "model.keras", "--output", "out.tflite", *IMAGES]
+
+
+def test_quantize_writes_a_file_and_says_what_it_cost(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*QUANTIZE, "--plan", "plan.json"]) == 0
+    out, err = capsys.readouterr()
+    size = (folder / "out.tflite").stat().st_size
+    assert f"Wrote out.tflite: {size:,} bytes, target int8_container, float32 input" in out
+    assert "On the 10 calibration images, run in LiteRT: agreement with the float model" in out
+    assert "Calibrating: 1 of 1" in err
+    report = inspect_file((folder / "out.tflite").read_bytes())
+    assert report.operators["CONV_2D"] == 2
+    assert {weight.type for weight in report.weights} == {"INT8"}
+    assert json.loads((folder / "plan.json").read_text())
+
+
+def test_quantize_gives_json_and_the_same_bytes_twice(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*QUANTIZE, "--io", "int8", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    first = (folder / "out.tflite").read_bytes()
+    assert (result["bytes"], result["target"], result["io"]) == (
+        len(first),
+        "int8_container",
+        "int8",
+    )
+    assert result["on_calibration_images"]["images"] == 10
+    assert 0 <= result["on_calibration_images"]["agreement"] <= 1
+    assert inspect_file(first).activations[0].type == "INT8"
+    assert main([*QUANTIZE, "--io", "int8", "--json"]) == 0
+    assert (folder / "out.tflite").read_bytes() == first
+
+
+def test_saved_statistics_stand_in_for_the_images(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", "model.keras", "--output", "stats.npz", *IMAGES]) == 0
+    assert "over 10 images" in capsys.readouterr().out
+    preset = ["--preset", "w8a8"]
+    assert main([*QUANTIZE, *preset]) == 0
+    from_images = (folder / "out.tflite").read_bytes()
+    again = ["quantize", "model.keras", "--output", "out.tflite", "--statistics", "stats.npz"]
+    assert main([*again, *preset]) == 0
+    assert (folder / "out.tflite").read_bytes() == from_images
+    assert "No images were given" in capsys.readouterr().out
+
+
+def test_evaluate_mixes_keras_and_tflite(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUANTIZE, "--preset", "w8a8"]) == 0
+    capsys.readouterr()
+    data = ["--data", "images.npz", "--mean", "127", "--std", "64", "--json"]
+    assert main(["evaluate", "model.keras", "out.tflite", *data]) == 0
+    keras_row, tflite_row = json.loads(capsys.readouterr().out)["models"]
+    assert keras_row["agreement"] == 1
+    # Eight bits everywhere: half a step of 256 on each tensor, far from 20 dB.
+    assert tflite_row["sqnr_db"] > 20
+
+
+def test_calibrate_gives_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", "model.keras", "--output", "s.npz", *IMAGES, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["images"], result["bytes"]) == (10, (folder / "s.npz").stat().st_size)
+
+
+def _save(name: str, model: Callable[[], keras.Model]) -> Callable[[Path], None]:
+    return lambda folder: model().save(folder / name)
+
+
+def _unsupported() -> keras.Model:
+    return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.LayerNormalization()])
+
+
+def _two_inputs() -> keras.Model:
+    inputs = [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))]
+    return keras.Model(inputs, keras.layers.Add()(inputs))
+
+
+def _pictures(folder: Path) -> None:
+    (folder / "pictures").mkdir()
+    for name in "ab":
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "pictures" / f"{name}.png")
+
+
+def _broken_picture(folder: Path) -> None:
+    _pictures(folder)
+    (folder / "pictures" / "b.png").write_bytes(b"broken")
+
+
+def _nan(folder: Path) -> None:
+    np.savez(folder / "images.npz", x=np.full((2, 8, 8, 3), np.nan))
+
+
+def _wrong_shape(folder: Path) -> None:
+    np.savez(folder / "images.npz", x=np.zeros((2, 9, 9, 3)))
+
+
+def _empty_folder(folder: Path) -> None:
+    (folder / "pictures").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "path", "message"),
+    [
+        (_save("model.keras", _unsupported), "images.npz", "layer"),
+        (_save("model.keras", _two_inputs), "images.npz", "one input"),
+        (_empty_folder, "pictures", "must hold images"),
+        (_broken_picture, "pictures", "b.png"),
+        (_wrong_shape, "images.npz", "9 x 9 x 3"),
+        (_nan, "images.npz", "must be finite"),
+    ],
+    ids=["unsupported", "two inputs", "empty folder", "broken picture", "wrong shape", "nan"],
+)
+@pytest.mark.parametrize("command", ["quantize", "calibrate"])
+def test_bad_input_is_a_sentence_and_exit_code_2_and_no_output(
+    command: str,
+    prepare: Callable[[Path], None],
+    path: str,
+    message: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prepare(folder)
+    argv = [command, "model.keras", "--calibration", path, "--output", "out"]
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+    assert not (folder / "out").exists()

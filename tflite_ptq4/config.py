@@ -1,0 +1,515 @@
+"""Every choice of the method as one frozen value, checked once and resolved once per layer.
+
+A new choice is one line in `QuantizationConfig`: its check follows from its type, its key in YAML
+from its name, and files written before it existed load with its default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from tflite_ptq4 import recipes
+from tflite_ptq4.errors import ConfigError
+
+SCHEMA_VERSION = 1
+
+Granularity = Literal["per_channel", "per_tensor"]
+WeightScale = Literal["squared_error", "max_abs", "laplace", "gaussian"]
+ActivationClipping = Literal["auto", "laplace", "gaussian", "min_max", "percentile", "mse"]
+BitAllocation = Literal["none", "paper", "exact"]
+MeanCorrection = Literal["bias", "roundings", "weights", "none"]
+WeightRounding = Literal["second_order", "nearest"]
+Bits = Annotated[int, (2, 8)]
+BitBound = Annotated[int, (0, 8)]
+AverageBits = Annotated[float, (0, 8)]
+Percent = Annotated[float, (50, 100)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRule:
+    """An exception for the layers that it matches: leave them in float, or set other values.
+
+    Args:
+        match: glob on the layer's name (`*`, `?`, `[abc]`, case-sensitive), None for any name.
+        layer_type: class name of the Keras layer, e.g. "Dense", None for any type.
+        quantize: False leaves the layer in float.
+        weight_bits: bits of the weights, None to leave them as they are without this rule.
+        activation_bits: bits of the layer's output, signed or not, None to leave them.
+        activation_clipping: how the output is clipped, None to leave it.
+
+    Raises:
+        ConfigError: a value is out of its range, the rule matches nothing in particular, or it
+            gives bits or a clipping to layers that it leaves in float.
+    """
+
+    match: str | None = None
+    layer_type: str | None = None
+    quantize: bool = True
+    weight_bits: Bits | None = None
+    activation_bits: Bits | None = None
+    activation_clipping: ActivationClipping | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        _check_fields(self)
+        if self.match is None and self.layer_type is None:
+            raise ConfigError(
+                "A LayerRule must name its layers. Received: neither `match` nor `layer_type`. "
+                "Give one of them, or change the config's own fields to mean every layer."
+            )
+        overrides = (self.weight_bits, self.activation_bits, self.activation_clipping)
+        if not self.quantize and any(value is not None for value in overrides):
+            raise ConfigError(
+                "A LayerRule with `quantize=False` must set nothing else, for its layers stay in "
+                f"float. Received: {self!r}. Drop the other values, or `quantize=False`."
+            )
+
+    def applies_to(self, name: str, layer_type: str) -> bool:
+        """Whether both conditions that the rule states hold for the layer."""
+        return (self.match is None or fnmatchcase(name, self.match)) and (
+            self.layer_type is None or self.layer_type == layer_type
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSettings:
+    """What the config says about one layer, with every rule resolved.
+
+    Args:
+        quantize: False where the layer stays in float; the three values after it are then None.
+        weight_bits: bits of the weights.
+        activation_bits: bits of the layer's output.
+        activation_clipping: how the output is clipped.
+        reason: the fields or rules that these values come from, "default" if from none.
+        allocate_weight_bits: whether an allocation spreads the config's `mean_weight_bits` over
+            the channels; False where every channel has `weight_bits`, e.g. by a rule.
+        allocate_activation_bits: the same for the output.
+    """
+
+    quantize: bool
+    weight_bits: int | None
+    activation_bits: int | None
+    activation_clipping: ActivationClipping | None
+    reason: str
+    allocate_weight_bits: bool = False
+    allocate_activation_bits: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizationConfig:
+    """Every choice of the method (Banner, Nahshan, Soudry, NeurIPS 2019, arXiv 1810.05723).
+
+    The defaults need calibration statistics only; `needs_images` tells the choices that need more.
+
+    Args:
+        weight_bits: bits of a weight.
+        activation_bits: bits of an activation.
+        average_weight_bits: mean that the bit allocation of the weights meets, e.g. 3.5; None for
+            `weight_bits`.
+        average_activation_bits: mean that the bit allocation of the activations meets; None for
+            `activation_bits`.
+        weight_granularity: one weight scale per output channel or per tensor.
+        activation_granularity: one clip per tensor or per channel.
+        weight_scale: the clip of the weights: least squared error on the weights themselves, their
+            largest absolute value, or the analytic optimum for one density (section 3).
+        activation_clipping: the clip of the activations: the analytic optimum for one density
+            (section 3), their range, a percentile, the least squared error on the calibration
+            histogram, or "auto", whichever of these has the least.
+        percentile: percent of the values kept by `activation_clipping="percentile"`.
+        weight_bit_allocation: bits per output channel (section 4): none, the paper's rounding, or
+            an allocation that meets the average exactly.
+        activation_bit_allocation: the same for activations, which are then clipped per channel.
+        minimum_bits: fewest bits that an allocation gives; at 0 a channel becomes its mean.
+        maximum_bits: most bits that an allocation gives.
+        bias_correction: correct the mean and the deviation of the quantized weights (section 5).
+        mean_correction: how it corrects the mean: through the bias of the layer or by moving the
+            cheapest roundings, which both keep the weights on the integer grid; in the weights
+            themselves, the paper's own form, which leaves it; or not at all.
+        variance_correction: whether it corrects the deviation, through the scale of the channel.
+        weight_rounding: nearest, or column by column with the error fed forward through the inverse
+            Hessian of the quantized input (GPTQ, optimal brain quantization).
+        refit_weights: first refit the weights by ridge regression from the quantized input to the
+            float output.
+        output_matching: match each channel's output mean and deviation to the float network's.
+        first_layer_bits: weight bits of the first layer, None for no exception.
+        last_layer_bits: weight bits of the last layer, None for no exception.
+        depthwise_weight_bits: weight bits of depthwise convolutions, None for no exception.
+        input_bits: bits of the network's input.
+        output_bits: bits of the network's output.
+        signed_activation_bits: bits of the activations that no ReLU precedes, None for
+            `activation_bits`.
+        rules: exceptions for single layers or types of layers.
+
+    Raises:
+        ConfigError: a value is of the wrong type or out of range, or two contradict each other.
+    """
+
+    weight_bits: Bits = 4
+    activation_bits: Bits = 8
+    average_weight_bits: AverageBits | None = None
+    average_activation_bits: AverageBits | None = None
+    weight_granularity: Granularity = "per_channel"
+    activation_granularity: Granularity = "per_tensor"
+    weight_scale: WeightScale = "squared_error"
+    activation_clipping: ActivationClipping = "auto"
+    percentile: Percent = 99.99
+    weight_bit_allocation: BitAllocation = "none"
+    activation_bit_allocation: BitAllocation = "none"
+    minimum_bits: BitBound = 0
+    maximum_bits: BitBound = 8
+    bias_correction: bool = True
+    mean_correction: MeanCorrection = "bias"
+    variance_correction: bool = True
+    weight_rounding: WeightRounding = "nearest"
+    refit_weights: bool = False
+    output_matching: bool = False
+    first_layer_bits: Bits | None = 8
+    last_layer_bits: Bits | None = 8
+    depthwise_weight_bits: Bits | None = None
+    input_bits: Bits = 8
+    output_bits: Bits = 8
+    signed_activation_bits: Bits | None = None
+    rules: tuple[LayerRule, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant, alone or together."""
+        _check_fields(self)
+        if self.minimum_bits > self.maximum_bits:
+            raise ConfigError(
+                "`minimum_bits` must not exceed `maximum_bits`. "
+                f"Received: {self.minimum_bits} and {self.maximum_bits}. Swap them."
+            )
+        self._check_allocation("weight", self.weight_bit_allocation, self.mean_weight_bits)
+        self._check_allocation(
+            "activation", self.activation_bit_allocation, self.mean_activation_bits
+        )
+        if self.weight_bit_allocation != "none" and self.weight_granularity == "per_tensor":
+            raise ConfigError(
+                "`weight_bit_allocation` gives each channel its own bits and must have "
+                "`weight_granularity='per_channel'`. Received: 'per_tensor'. Change one of the two."
+            )
+        if self.bias_correction and self.mean_correction == "none" and not self.variance_correction:
+            raise ConfigError(
+                "`bias_correction` must correct something. Received: `mean_correction='none'` and "
+                "`variance_correction=False`. Set `bias_correction=False`, or one of the two."
+            )
+
+    def _check_allocation(self, kind: str, method: str, mean: float) -> None:
+        given = getattr(self, f"average_{kind}_bits")
+        if method == "none":
+            if given is not None:
+                raise ConfigError(
+                    f"`average_{kind}_bits` must go with a `{kind}_bit_allocation`. Received: "
+                    f"{given!r} with 'none'. Set the allocation to 'exact', or use `{kind}_bits`."
+                )
+        elif not self.minimum_bits <= mean <= self.maximum_bits:
+            name = f"{kind}_bits" if given is None else f"average_{kind}_bits"
+            raise ConfigError(
+                f"`{name}`, which `{kind}_bit_allocation` meets on average, must lie between "
+                f"`minimum_bits` and `maximum_bits`. Received: {mean!r}, not in "
+                f"[{self.minimum_bits}, {self.maximum_bits}]. Change it, or widen the bounds."
+            )
+
+    @property
+    def mean_weight_bits(self) -> float:
+        """Bits that an allocation of the weights meets on average."""
+        return self.weight_bits if self.average_weight_bits is None else self.average_weight_bits
+
+    @property
+    def mean_activation_bits(self) -> float:
+        """Bits that an allocation of the activations meets on average."""
+        given = self.average_activation_bits
+        return self.activation_bits if given is None else given
+
+    @property
+    def needs_per_channel_activations(self) -> bool:
+        """Whether activations have a clip per channel, which no integer target can hold."""
+        return (
+            self.activation_granularity == "per_channel" or self.activation_bit_allocation != "none"
+        )
+
+    def without_images(self) -> QuantizationConfig:
+        """The config with the choices that need images switched off."""
+        return self.replace(
+            output_matching=False, refit_weights=False, weight_rounding="nearest"
+        )
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether the choices need the calibration images, not only the statistics."""
+        return self.output_matching or self.refit_weights or self.weight_rounding == "second_order"
+
+    @property
+    def default_target(self) -> str:
+        """The export target that holds what the config asks for and runs in most places."""
+        return "float_simulated" if self.needs_per_channel_activations else "int8_container"
+
+    def for_layer(
+        self,
+        name: str,
+        layer_type: str,
+        *,
+        first: bool = False,
+        last: bool = False,
+        signed_output: bool = False,
+    ) -> LayerSettings:
+        """Resolve rules, exceptions and defaults for one layer.
+
+        Each value is the first one set in: the rules with `match`, the rules with `layer_type`
+        only, of equal ones the later first; `first_layer_bits` and `last_layer_bits` (the larger
+        for a layer that is both); `depthwise_weight_bits`; `signed_activation_bits`; the default.
+        The first rule in that order alone decides `quantize`.
+
+        Args:
+            name: the layer's name.
+            layer_type: its Keras class name.
+            first: whether it is the first layer with weights.
+            last: whether it is the last layer with weights.
+            signed_output: whether its output can be negative, i.e. no ReLU is fused with it.
+
+        Returns:
+            The settings of the layer, with the reason for them.
+        """
+        matching = [
+            entry for entry in enumerate(self.rules) if entry[1].applies_to(name, layer_type)
+        ]
+        matching.sort(key=lambda entry: (entry[1].match is not None, entry[0]), reverse=True)
+        rules = [(f"rules[{index}]", rule) for index, rule in matching]
+        reasons: list[str] = []
+        excepted: set[str] = set()
+        if any(not rule.quantize for _, rule in rules):
+            source, strongest = rules[0]
+            if not strongest.quantize:
+                return LayerSettings(
+                    quantize=False,
+                    weight_bits=None,
+                    activation_bits=None,
+                    activation_clipping=None,
+                    reason=f"quantize=False from {source}",
+                )
+            reasons.append(f"quantize=True from {source}")
+
+        def resolve(key: str, exceptions: Iterable[str] = ()) -> Any:
+            candidates = [(getattr(rule, key), source) for source, rule in rules]
+            candidates += [(getattr(self, exception), exception) for exception in exceptions]
+            for value, source in candidates:
+                if value is not None:
+                    excepted.add(key)
+                    reasons.append(f"{key}={value} from {source}")
+                    return value
+            return getattr(self, key)
+
+        ends = ["first_layer_bits"] * first + ["last_layer_bits"] * last
+        ends.sort(key=lambda end: getattr(self, end) or 0, reverse=True)
+        depthwise = ["depthwise_weight_bits"] * layer_type.startswith("DepthwiseConv")
+        return LayerSettings(
+            quantize=True,
+            weight_bits=resolve("weight_bits", ends + depthwise),
+            activation_bits=resolve("activation_bits", ["signed_activation_bits"] * signed_output),
+            activation_clipping=resolve("activation_clipping"),
+            reason="; ".join(reasons) or "default",
+            allocate_weight_bits=(
+                self.weight_bit_allocation != "none" and "weight_bits" not in excepted
+            ),
+            allocate_activation_bits=(
+                self.activation_bit_allocation != "none" and "activation_bits" not in excepted
+            ),
+        )
+
+    def replace(self, **changes: Any) -> QuantizationConfig:
+        """A config with some fields changed, checked anew.
+
+        Raises:
+            ConfigError: a key is no field, or the changed config cannot be meant.
+        """
+        _check_keys(changes, QuantizationConfig)
+        return dataclasses.replace(self, **changes)
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> QuantizationConfig:
+        """The config of a shipped recipe, with some fields changed.
+
+        Args:
+            name: one of `tflite_ptq4.recipes.names()`, e.g. "w4a8"; that module decodes the names.
+            **overrides: fields that replace the recipe's.
+
+        Raises:
+            ConfigError: there is no such preset or field, or the changed config cannot be meant.
+        """
+        known = recipes.names()
+        if name not in known:
+            raise ConfigError(
+                f"A preset must be one of {_quoted(known)}. Received: {name!r}. "
+                f"The nearest is {_nearest(name, known)!r}."
+            )
+        return cls.from_yaml(recipes.text(name)).replace(**overrides)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as plain values with the schema version; `from_dict` is its exact inverse."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["rules"] = [dataclasses.asdict(rule) for rule in self.rules]
+        return {"version": SCHEMA_VERSION, **values}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> QuantizationConfig:
+        """The config of such a mapping; keys that it leaves out have their defaults.
+
+        Raises:
+            ConfigError: the version is missing or unknown, a key is unknown, or a value is refused.
+        """
+        if not isinstance(values, Mapping):
+            raise ConfigError(
+                f"A config must be a mapping of fields to values. Received: {values!r}. "
+                "Start from `QuantizationConfig().to_yaml()`."
+            )
+        values = dict(values)
+        version = values.pop("version", None)
+        if type(version) is not int or version != SCHEMA_VERSION:
+            raise ConfigError(
+                f"A config must state the schema it is written in, `version: {SCHEMA_VERSION}`. "
+                f"Received: {version!r}. Add the line, or update this package for a newer file."
+            )
+        _check_keys(values, cls)
+        if "rules" in values:
+            values["rules"] = _rules_from_list(values["rules"])
+        return cls(**values)
+
+    def to_yaml(self) -> str:
+        """The config as YAML text; `from_yaml` is its exact inverse."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, source: str | os.PathLike[str]) -> QuantizationConfig:
+        """The config of a YAML text or file.
+
+        Args:
+            source: a path object, a string of one line that ends in .yaml or .yml (then a path
+                too), or any other string (then the text itself).
+
+        Raises:
+            ConfigError: the file cannot be read, the text is not YAML, or `from_dict` refuses it.
+        """
+        where, values = recipes.read(source)
+        try:
+            return cls.from_dict(values)
+        except ConfigError as error:
+            raise ConfigError(f"{where}{error}") from error
+
+    def describe(self) -> str:
+        """The choices in one line, for people."""
+        weights = [self.weight_scale, f"{self.weight_rounding} rounding"]
+        weights += ["refit"] * self.refit_weights
+        weights += ["bias correction"] * self.bias_correction
+        ends = (("first", "first_layer_bits"), ("last", "last_layer_bits"))
+        for label, name in (*ends, ("depthwise", "depthwise_weight_bits")):
+            if getattr(self, name) is not None:
+                weights.append(f"{label} {getattr(self, name)}")
+        activations = [self.activation_clipping]
+        if self.signed_activation_bits is not None:
+            activations.append(f"signed {self.signed_activation_bits}")
+        granularity = "per_channel" if self.needs_per_channel_activations else "per_tensor"
+        parts = [
+            _described("weights", self.mean_weight_bits, self.weight_bit_allocation)
+            + f" {self.weight_granularity} ({', '.join(weights)})",
+            _described("activations", self.mean_activation_bits, self.activation_bit_allocation)
+            + f" {granularity} ({', '.join(activations)})",
+        ]
+        parts += ["output matching"] * self.output_matching
+        if self.rules:
+            parts.append(f"{len(self.rules)} layer rule{'s' * (len(self.rules) > 1)}")
+        return ", ".join(parts)
+
+
+def _rules_from_list(rules: Any) -> tuple[LayerRule, ...]:
+    if not isinstance(rules, list) or not all(isinstance(rule, Mapping) for rule in rules):
+        raise ConfigError(
+            "`rules` must be a list of mappings with the fields of LayerRule. "
+            f"Received: {rules!r}. Write one `- match: ...` entry per rule."
+        )
+    result = []
+    for index, rule in enumerate(rules):
+        try:
+            _check_keys(rule, LayerRule)
+            result.append(LayerRule(**rule))
+        except ConfigError as error:
+            raise ConfigError(f"rules[{index}]: {error}") from error
+    return tuple(result)
+
+
+def _check_fields(record: QuantizationConfig | LayerRule) -> None:
+    for name, (expected, accepts) in _expectations(type(record)).items():
+        value = getattr(record, name)
+        if not accepts(value):
+            raise ConfigError(
+                f"`{name}` of {type(record).__name__} must be {expected}. Received: {value!r}."
+            )
+
+
+@cache
+def _expectations(record: type) -> dict[str, tuple[str, Callable[[Any], bool]]]:
+    hints = get_type_hints(record, include_extras=True)
+    return {f.name: _expectation(hints[f.name]) for f in fields(record)}
+
+
+def _expectation(hint: Any) -> tuple[str, Callable[[Any], bool]]:
+    """What a field of this type takes, in words and as a test."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        (inner,) = (argument for argument in arguments if argument is not NoneType)
+        expected, accepts = _expectation(inner)
+        return f"{expected}, or None", lambda value: value is None or accepts(value)
+    if origin is Annotated:
+        kind, (low, high) = arguments
+        noun, kinds = {int: ("an integer", (int,)), float: ("a number", (int, float))}[kind]
+        # Not isinstance: True is an int, and a numpy number cannot be written to YAML.
+        return f"{noun} from {low} to {high}", (
+            lambda value: type(value) in kinds and low <= value <= high
+        )
+    if origin is Literal:
+        return f"one of {_quoted(arguments)}", (
+            lambda value: isinstance(value, str) and value in arguments
+        )
+    if origin is tuple:
+        return f"a tuple of {arguments[0].__name__}", (
+            lambda value: (
+                isinstance(value, tuple) and all(isinstance(item, arguments[0]) for item in value)
+            )
+        )
+    return {
+        bool: ("True or False", lambda value: isinstance(value, bool)),
+        str: ("a string that is not empty", lambda value: isinstance(value, str) and value != ""),
+    }[hint]
+
+
+def _check_keys(values: Mapping[str, Any], record: type) -> None:
+    known = [f.name for f in fields(record)]
+    for key in values:
+        if key not in known:
+            raise ConfigError(
+                f"A key must be a field of {record.__name__}. Received: {key!r}. "
+                f"The nearest known one is {_nearest(key, known)!r}."
+            )
+
+
+def _nearest(word: object, known: Iterable[str]) -> str:
+    return difflib.get_close_matches(str(word), known, n=1, cutoff=0.0)[0]
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _described(what: str, mean: float, allocation: str) -> str:
+    if allocation == "none":
+        return f"{what} {mean:g} bits"
+    return f"{what} {mean:g} bits on average ({allocation} allocation)"

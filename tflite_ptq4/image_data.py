@@ -1,0 +1,282 @@
+"""Images for calibration and evaluation: from arrays on disk, or from a folder of pictures.
+
+An array file holds `x` [N, H, W, C] and, in an `.npz`, optionally the labels `y` [N]. A folder is
+read recursively in sorted order; what its labels are taken from says `image_labels.py`. Pictures
+of a folder are decoded when they are used, not before, so a large folder costs no memory.
+"""
+
+from __future__ import annotations
+
+import os
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import BinaryIO, cast
+
+import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
+
+from tflite_ptq4.errors import DataError
+from tflite_ptq4.image_labels import folder_labels
+from tflite_ptq4.image_preparation import Preparation, size_text
+
+# What damaged .npy and .npz files make NumPy raise.
+_NUMPY_READ_ERRORS = (
+    OSError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True, eq=False)
+class PictureFiles:
+    """Pictures of a folder that behave like a float32 array [N, H, W, C] under slicing.
+
+    `files[a:b]` decodes and prepares exactly those pictures. Errors name the file.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    channels: int
+    preparation: Preparation
+    image_shape: tuple[int, int, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, H, W, C)."""
+        return (len(self.names), *self.image_shape)
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.names)
+
+    def __getitem__(self, index: slice) -> np.ndarray:
+        """Decode the pictures of a slice: float32 [n, H, W, C]."""
+        names = self.names[index]
+        images = np.empty((len(names), *self.image_shape), np.float32)
+        for image, name in zip(images, names, strict=True):
+            pixels = self.preparation.read_picture(self.folder / name, self.channels)
+            if pixels.shape != self.image_shape:
+                raise DataError(
+                    f"All images must have one size: {str(self.folder / self.names[0])!r} is "
+                    f"{size_text(self.image_shape)}, {str(self.folder / name)!r} is "
+                    f"{size_text(pixels.shape)}. Bring them to one size with --resize and --crop."
+                )
+            image[...] = self.preparation.normalise(pixels)
+        return images
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images that are ready for a network.
+
+    Attributes:
+        images: float32 [N, H, W, C] under slicing: an array, or pictures decoded on demand;
+            `images[:]` is an array in both cases.
+        labels: int64 [N], or None where nothing tells the classes.
+        names: N names for messages: the file within its folder, or `x[3]`.
+    """
+
+    images: np.ndarray | PictureFiles
+    labels: np.ndarray | None
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.names)
+
+
+def evenly_spread(total: int, samples: int | None) -> np.ndarray:
+    """Return the indices `floor(i * total / samples)`, i = 0..samples-1: int64 [min(...)].
+
+    Fewer than `samples` items, or None for `samples`, gives all of them.
+    """
+    if samples is not None and samples < 1:
+        raise DataError(f"`samples` must be at least 1. Received: {samples}.")
+    if samples is None or samples >= total:
+        return np.arange(total)
+    return np.arange(samples) * total // samples
+
+
+def load_images(
+    path: str | os.PathLike[str],
+    *,
+    samples: int | None = None,
+    resize: int | None = None,
+    crop: int | None = None,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    input_shape: Sequence[int | None] | None = None,
+) -> ImageSet:
+    """Read images and labels from an `.npy` or `.npz` file, or from a folder of pictures.
+
+    Args:
+        path: the file or folder.
+        samples: how many images to take, evenly spread over the (sorted) set, the same ones each
+            time; None for all. Of a folder, only these are decoded.
+        resize: length that the short side gets, in pixels; arrays must then be uint8.
+        crop: side of the centred square that is kept, in pixels.
+        mean, std: `(pixel - mean) / std`; one number, or three, one per channel.
+        input_shape: (H, W, C) of the network's input, None where it takes any size. A network
+            with one input channel gets pictures in grey.
+
+    Returns:
+        The images in float32 with labels and names.
+
+    Raises:
+        DataError: the path is missing or empty, an image is broken or of another size, the shape
+            is not the network's, a value is NaN or infinite, or labels do not fit.
+    """
+    path = Path(path)
+    preparation = Preparation(resize=resize, crop=crop, mean=mean, std=std)
+    shape = tuple(input_shape) if input_shape is not None else (None, None, None)
+    if len(shape) != 3:
+        raise DataError(
+            f"The network must take images [height, width, channels], but takes {shape}."
+        )
+    if path.is_dir():
+        return _load_folder(path, samples, preparation, shape)
+    if not path.exists():
+        raise DataError(f"Images must exist: there is no file or folder {str(path)!r}.")
+    return _load_arrays(path, samples, preparation, shape)
+
+
+def _load_folder(
+    folder: Path,
+    samples: int | None,
+    preparation: Preparation,
+    input_shape: tuple[int | None, ...],
+) -> ImageSet:
+    names = _picture_names(folder)
+    chosen = evenly_spread(len(names), samples)
+    labels = folder_labels(folder, names)
+    taken = tuple(names[i] for i in chosen)
+    channels = 1 if input_shape[-1] == 1 else 3
+    first = preparation.read_picture(folder / taken[0], channels)
+    _check_shape(first.shape, input_shape, str(folder / taken[0]))
+    preparation.normalise(first)
+    shape = cast(tuple[int, int, int], first.shape)
+    pictures = PictureFiles(folder, taken, channels, preparation, shape)
+    return ImageSet(pictures, None if labels is None else labels[chosen], taken)
+
+
+def _picture_names(folder: Path) -> list[str]:
+    def refuse(error: OSError) -> None:
+        raise DataError(f"The folder of images must be readable: {error}.") from error
+
+    names = sorted(
+        (Path(parent) / name).relative_to(folder).as_posix()
+        for parent, _, files in os.walk(folder, onerror=refuse)
+        for name in files
+        if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+    )
+    if not names:
+        raise DataError(
+            f"The folder {str(folder)!r} must hold images ({', '.join(IMAGE_SUFFIXES)}), "
+            "but there is none in it or below it."
+        )
+    return names
+
+
+def _load_arrays(
+    path: Path,
+    samples: int | None,
+    preparation: Preparation,
+    input_shape: tuple[int | None, ...],
+) -> ImageSet:
+    pixels, labels = _read_arrays(path)
+    if pixels.dtype.kind not in "uif":
+        raise DataError(f"Images in {str(path)!r} must be numbers. Received: {pixels.dtype}.")
+    if pixels.ndim == 3 and input_shape[-1] == 1:
+        pixels = pixels[..., np.newaxis]
+    if pixels.ndim != 4:
+        raise DataError(
+            f"Images in {str(path)!r} must be an array [N, height, width, channels]. "
+            f"Received: shape {pixels.shape}."
+        )
+    total = len(pixels)
+    if total == 0:
+        raise DataError(f"{str(path)!r} must hold at least one image, but holds none.")
+    labels = None if labels is None else _checked_labels(labels, total, path)
+    chosen = evenly_spread(total, samples)
+    pixels = pixels[chosen]
+    pixels = preparation.prepare_array(pixels, str(path))
+    _check_shape(pixels.shape[1:], input_shape, str(path))
+    with np.errstate(over="ignore", invalid="ignore"):
+        images = preparation.normalise(pixels)
+    broken = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+    if broken.size:
+        raise DataError(
+            f"Images must be finite: image {chosen[broken[0]]} of {str(path)!r} holds NaN or "
+            f"infinity ({broken.size} of {len(images)} images do)."
+        )
+    names = tuple(f"x[{i}]" for i in chosen)
+    return ImageSet(images, None if labels is None else labels[chosen], names)
+
+
+def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return (x, y or None) of an `.npy` or `.npz` file."""
+    try:
+        with path.open("rb") as file:
+            if file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
+                # Mapped, so that only the chosen images are read.
+                return np.load(path, allow_pickle=False, mmap_mode="r"), None
+            return _read_archive(file, path)
+    except DataError:
+        raise
+    except _NUMPY_READ_ERRORS as error:
+        raise DataError(
+            f"{str(path)!r} must be an .npy or .npz file of plain number arrays, or a folder of "
+            f"pictures, but cannot be read ({error})."
+        ) from error
+
+
+def _read_archive(file: BinaryIO, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    if not zipfile.is_zipfile(file):
+        raise ValueError("it is neither of the two, or cut short")
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as content:
+        if "x" not in content:
+            raise DataError(
+                f"{str(path)!r} must hold the images under the key `x` (and labels under "
+                f"`y`). It holds: {', '.join(content.files) or 'nothing'}."
+            )
+        pixels, labels = content["x"], content.get("y")
+    # NumPy hands out a member that is not in its own format as raw bytes.
+    if not all(isinstance(array, np.ndarray | NoneType) for array in (pixels, labels)):
+        raise ValueError("`x` and `y` must be arrays that NumPy has saved")
+    return pixels, labels
+
+
+def _checked_labels(labels: np.ndarray, total: int, path: Path) -> np.ndarray:
+    if labels.shape == (total, 1):
+        labels = labels[:, 0]
+    if labels.shape != (total,) or labels.dtype.kind not in "ui":
+        raise DataError(
+            f"Labels `y` in {str(path)!r} must be {total} whole numbers, one per image. "
+            f"Received: {labels.dtype} of shape {labels.shape}."
+        )
+    return labels.astype(np.int64)
+
+
+def _check_shape(shape: tuple[int, ...], input_shape: tuple[int | None, ...], name: str) -> None:
+    if any(want not in (None, got) for got, want in zip(shape, input_shape, strict=True)):
+        raise DataError(
+            f"The network takes images of {size_text(input_shape)} (height x width x channels), "
+            f"but {name!r} gives {size_text(shape)}. Bring the images to that size with --resize "
+            "and --crop."
+        )

@@ -1,0 +1,255 @@
+"""Gathering calibration statistics while a Keras model predicts or evaluates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tflite_ptq4.errors import DataError, StatisticsError
+from tflite_ptq4.keras_side.execution import run_primitives
+from tflite_ptq4.keras_side.lowering import LoweredModel, lower, require_quantizable
+from tflite_ptq4.keras_side.observation import TensorAccumulator
+from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
+
+
+class CalibrationCallback(keras.callbacks.Callback):
+    """Gathers statistics of every tensor to be quantized while the model runs.
+
+        calibration = CalibrationCallback(model)
+        model.predict(images, callbacks=[calibration])
+        calibration.statistics
+
+    Works with `predict` and `evaluate`, on arrays, `tf.data` and generators. The statistics are
+    accumulated inside the model's own graph, batch by batch: what `predict` returns stays the same,
+    no activation is kept, and memory does not grow with the number of images. Several runs with the
+    same callback add up.
+
+    Args:
+        model: a built functional or Sequential Keras 3 model; it is not changed.
+
+    Raises:
+        ModelError: the model has no symbolic graph, or nothing in it can be quantized.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__()
+        self.lowered: LoweredModel = lower(model)
+        graph = self.lowered.graph
+        require_quantizable(graph, model.name)
+        self._target = model
+        self._tapped = observed_tensors(self.lowered)
+        shapes = {name: graph.shapes[name] for name in self._tapped}
+        self._accumulator = TensorAccumulator(shapes, graph.nonnegative)
+        self._armed = False
+        self._observing: dict[str, Callable] = {}
+        self._restore: Callable[[], None] | None = None
+
+    @property
+    def statistics(self) -> CalibrationStatistics:
+        """What has been gathered so far.
+
+        Raises:
+            StatisticsError: no batch has been seen.
+        """
+        return CalibrationStatistics(
+            tensors=self._accumulator.result(),
+            images=self._accumulator.images,
+            fingerprint=self.lowered.graph.fingerprint,
+        )
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def observe(self, *inputs: tf.Tensor) -> None:
+        """Add one batch given directly, without a run of Keras.
+
+        Args:
+            inputs: one tensor [batch, ...] for each input of the model.
+        """
+        self._forward(inputs)
+
+    def raise_if_not_finite(self, batch: int) -> None:
+        """Refuse NaN and Inf.
+
+        Args:
+            batch: the position of the last batch, for the message.
+
+        Raises:
+            StatisticsError: a tensor has held NaN or Inf.
+        """
+        name = self._accumulator.first_not_finite()
+        if name is None:
+            return
+        self._stop()
+        where = (
+            f"the images hold NaN or Inf (model input {name!r})"
+            if name in self.lowered.graph.inputs
+            else f"the output of layer {name!r} holds NaN or Inf"
+        )
+        raise StatisticsError(
+            f"Every activation must be finite. Received: in batch {batch} (counted from 0), "
+            f"{where}. Check the images' preparation and the model's weights."
+        )
+
+    # Keras calls these. A wrapper that runs one batch each time it is armed stands in for the
+    # model's compiled function, so that a run broken off half-way leaves a model that works.
+
+    def on_predict_begin(self, logs: object = None) -> None:
+        """Let the model's predict function observe."""
+        self._start("predict_function", self._target.make_predict_function)
+
+    def on_predict_batch_begin(self, batch: int, logs: object = None) -> None:
+        """Observe the batch that comes."""
+        self._armed = True
+
+    def on_predict_batch_end(self, batch: int, logs: object = None) -> None:
+        """Refuse the batch if it held NaN or Inf."""
+        self.raise_if_not_finite(batch)
+
+    def on_predict_end(self, logs: object = None) -> None:
+        """Put the model's predict function back."""
+        self._stop()
+
+    def on_test_begin(self, logs: object = None) -> None:
+        """Let the model's test function observe."""
+        self._start("test_function", self._target.make_test_function)
+
+    def on_test_batch_begin(self, batch: int, logs: object = None) -> None:
+        """Observe the batch that comes."""
+        self._armed = True
+
+    def on_test_batch_end(self, batch: int, logs: object = None) -> None:
+        """Refuse the batch if it held NaN or Inf."""
+        self.raise_if_not_finite(batch)
+
+    def on_test_end(self, logs: object = None) -> None:
+        """Put the model's test function back."""
+        self._stop()
+
+    def _start(self, attribute: str, make: Callable) -> None:
+        if self.model is not self._target:
+            raise StatisticsError(
+                f"The callback must run with the model that it was made for, "
+                f"{self._target.name!r}. Received: {self.model.name!r}. Make a "
+                "CalibrationCallback of this model."
+            )
+        self._stop()
+        model = self._target
+        original = getattr(model, attribute)
+        if attribute not in self._observing:
+            make(force=True)
+            self._observing[attribute] = getattr(model, attribute)
+        observing = self._observing[attribute]
+
+        def function(data):
+            if not self._armed:
+                return original(data)
+            self._armed = False
+            with self._observing_call():
+                return observing(data)
+
+        setattr(model, attribute, function)
+        self._restore = lambda: setattr(model, attribute, original)
+
+    def _stop(self) -> None:
+        self._armed = False
+        if self._restore is not None:
+            self._restore()
+            self._restore = None
+
+    @contextmanager
+    def _observing_call(self) -> Iterator[None]:
+        """While it lasts, the model's `call` repeats the model and observes."""
+        attributes = vars(self._target)
+        attributes["call"] = self._call
+        try:
+            yield
+        finally:
+            del attributes["call"]
+
+    def _call(self, inputs, training=None, mask=None, **_):
+        functional = getattr(self._target, "_functional", None) or self._target
+        return self._forward(functional._standardize_inputs(inputs))
+
+    def _forward(self, inputs) -> object:
+        traced = self.lowered.trace
+        named = dict(zip(traced.inputs, inputs, strict=True))
+        values = run_primitives(self.lowered.primitives, named)
+        self._accumulator.update({name: values[self.lowered.taps[name]] for name in self._tapped})
+        return traced.pack([values[name] for name in traced.outputs])
+
+
+def observed_tensors(lowered: LoweredModel) -> tuple[str, ...]:
+    """The tensors whose statistics quantization needs: inputs and what operators write.
+
+    What only moves or selects values has its input's scale and needs no statistics of its own.
+    """
+    graph = lowered.graph
+    computed = (
+        tensor for node in graph.nodes for tensor in node.outputs if len(graph.shapes[tensor]) > 1
+    )
+    return (*graph.inputs, *computed)
+
+
+def calibrate(
+    model: keras.Model,
+    images: np.ndarray,
+    *,
+    batch_size: int = 32,
+    progress: Callable | None = None,
+) -> CalibrationStatistics:
+    """Gather calibration statistics from an array of images, keeping no output.
+
+    Args:
+        model: a built functional or Sequential Keras 3 model of one input; it is not changed.
+        images: float32 [n, ...], prepared as the model expects them.
+        batch_size: images at a time.
+        progress: wraps the list of batches and shows how far it is; None shows nothing.
+
+    Returns:
+        The statistics of every tensor to be quantized.
+
+    Raises:
+        ModelError: the model has no symbolic graph, or nothing in it can be quantized.
+        DataError: there is no image, or the images do not have the shape of the model's input.
+        StatisticsError: an image or an activation holds NaN or Inf.
+    """
+    callback = CalibrationCallback(model)
+    check_images(images, callback.lowered)
+    starts = list(range(0, len(images), batch_size))
+    for batch, start in enumerate(progress(starts) if progress else starts):
+        callback.observe(tf.constant(images[start : start + batch_size], tf.float32))
+        callback.raise_if_not_finite(batch)
+    return callback.statistics
+
+
+def check_images(images: np.ndarray, lowered: LoweredModel) -> None:
+    """Refuse images that the model cannot take.
+
+    Raises:
+        DataError: there is no image, the model has several inputs, or the shape does not fit.
+    """
+    shapes = lowered.trace.input_shapes
+    if len(shapes) != 1:
+        raise DataError(
+            f"`images` is one array and fits a model of one input. Received: a model with "
+            f"{len(shapes)} inputs ({', '.join(lowered.trace.inputs)}). Gather its statistics with "
+            "CalibrationCallback and model.predict."
+        )
+    if len(images) == 0:
+        raise DataError("`images` must hold at least one image. Received: none.")
+    expected, received = shapes[0][1:], tuple(np.shape(images)[1:])
+    fits = len(expected) == len(received) and all(
+        want in (None, have) for want, have in zip(expected, received, strict=True)
+    )
+    if not fits:
+        raise DataError(
+            f"`images` must have the shape of the model's input, {_shown(expected)} per image. "
+            f"Received: {_shown(received)}. Resize or crop the images."
+        )
+
+
+def _shown(shape: tuple[int | None, ...]) -> str:
+    return " x ".join("any" if size is None else str(size) for size in shape)

@@ -1,0 +1,46 @@
+"""Copies of Keras layers, so that building other models records nothing in the user's."""
+
+from __future__ import annotations
+
+import keras
+
+from tflite_ptq4.errors import ModelError
+
+
+def clone_operation(operation: keras.Operation, name: str) -> keras.Operation:
+    """A copy of a layer under another name, with its own copies of the weights.
+
+    Args:
+        operation: a built layer, or an operation of `keras.ops`, which holds no state and is
+            returned itself.
+        name: of the copy.
+
+    Returns:
+        The copy, built on the input shapes of the original.
+
+    Raises:
+        ModelError: the layer cannot be made from its own `get_config`.
+    """
+    if not isinstance(operation, keras.layers.Layer):
+        return operation
+    try:
+        copy = _from_config(operation, name)
+        if operation.weights:
+            copy.build_from_config(operation.get_build_config())
+            copy.set_weights(operation.get_weights())
+    except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
+        raise ModelError(
+            f"A layer that stays in float must be able to be copied from its config. Received: "
+            f"{operation.name!r} ({type(operation).__name__}): {error}. Give the class a "
+            "`get_config` that names every argument of `__init__`."
+        ) from error
+    return copy
+
+
+def _from_config(layer: keras.layers.Layer, name: str) -> keras.layers.Layer:
+    if type(layer) is keras.layers.Lambda:
+        # Its config holds the function as code, which Keras rightly does not load back.
+        return keras.layers.Lambda(
+            layer.function, output_shape=layer._output_shape, arguments=layer.arguments, name=name
+        )
+    return type(layer).from_config({**layer.get_config(), "name": name})

@@ -1,0 +1,128 @@
+"""Simulated quantization of a tensor, in float32 and in the order of the exported operators."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from tflite_ptq4.graph import Node
+from tflite_ptq4.operator_rules import OutputScale
+from tflite_ptq4.plan import TensorPlan
+
+
+def fake_quantize(values, plan: TensorPlan, rounding: str = "half_even"):
+    """Round a tensor to the levels of its plan.
+
+        y = scale * clip(round(x * (1 / scale)), lower, upper)
+
+    The reciprocal is taken once, in float32, as the exported operators do.
+
+    Args:
+        values: float32 tensor [..., C].
+        plan: one scale, or one for each of the C channels.
+        rounding: "half_even", or "half_away" from zero on the stored int8 value (AVERAGE_POOL_2D).
+
+    Returns:
+        float32 tensor of the same shape.
+    """
+    return _fake_quantize(
+        values,
+        inverse=_row(1.0 / plan.scale.astype(np.float32)),
+        scale=_row(plan.scale),
+        lower=_row(plan.lower),
+        upper=_row(plan.upper),
+        stored_zero=_row(stored_zero_point(plan)),
+        rounding=rounding,
+    )
+
+
+def stored_zero_point(plan: TensorPlan) -> np.ndarray:
+    """Where 0.0 lies on the int8 grid of an exported file: the levels end at 127."""
+    return 127 - plan.upper
+
+
+def rounds_after(node: Node) -> str | None:
+    """How the output of a quantized operator is rounded, or None where it is on its grid already.
+
+    Args:
+        node: the operator.
+
+    Returns:
+        "half_even", "half_away", or None for operators that only move or select values.
+    """
+    if node.kind == "average_pool":
+        return "half_away"
+    return None if node.rule.output_scale is OutputScale.INPUT else "half_even"
+
+
+def _row(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values, dtype=np.float32)
+
+
+def _fake_quantize(values, *, inverse, scale, lower, upper, stored_zero, rounding):
+    steps = values * inverse
+    if rounding == "half_away":
+        stored = steps + stored_zero
+        steps = ops.sign(stored) * ops.floor(ops.abs(stored) + 0.5) - stored_zero
+    else:
+        steps = ops.round(steps)
+    return ops.minimum(ops.maximum(steps, lower), upper) * scale
+
+
+@keras.saving.register_keras_serializable(package="tflite_ptq4")
+class FakeQuantize(keras.layers.Layer):
+    """Keras layer that holds a tensor to the levels of its plan.
+
+    Args:
+        bits: bits per channel, or one value.
+        scale: scale per channel, or one value; divides.
+        zero_point: zero point per channel, or one value, on the unsigned grid.
+        rounding: "half_even" or "half_away".
+    """
+
+    def __init__(
+        self,
+        bits: list[int],
+        scale: list[float],
+        zero_point: list[int],
+        rounding: str = "half_even",
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.bits, self.scale, self.zero_point = list(bits), list(scale), list(zero_point)
+        self.rounding = rounding
+        self._plan = TensorPlan(
+            name=self.name,
+            source=self.name,
+            bits=np.asarray(self.bits, dtype=np.int64),
+            scale=np.asarray(self.scale, dtype=np.float64),
+            zero_point=np.asarray(self.zero_point, dtype=np.int64),
+            method=(),
+            reason="",
+        )
+
+    @classmethod
+    def of(cls, plan: TensorPlan, *, rounding: str, name: str) -> FakeQuantize:
+        """The layer that rounds a tensor to its plan."""
+        return cls(
+            plan.bits.tolist(), plan.scale.tolist(), plan.zero_point.tolist(), rounding, name=name
+        )
+
+    def call(self, inputs):
+        """Round the tensor."""
+        return fake_quantize(inputs, self._plan, self.rounding)
+
+    def compute_output_shape(self, input_shape):
+        """The shape of the input."""
+        return input_shape
+
+    def get_config(self) -> dict:
+        """What the layer was made with."""
+        return {
+            **super().get_config(),
+            "bits": self.bits,
+            "scale": self.scale,
+            "zero_point": self.zero_point,
+            "rounding": self.rounding,
+        }

@@ -1,0 +1,113 @@
+"""Second moments of what a layer's weights are multiplied with, in both networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tflite_ptq4.graph import Node
+from tflite_ptq4.kernel_layout import group_count
+
+MAXIMUM_ROWS = 32_768
+DEPTHWISE_ROWS = 4_096  # every channel has only a few weights, so a few thousand rows say enough
+_CHUNK_ELEMENTS = 1 << 24
+
+
+@dataclass(frozen=True, eq=False)
+class InputMoments:
+    """Centred second moments over the calibration images, one block for each group of a layer.
+
+    Attributes:
+        coded: float64 [g, n, n], E[x_q x_q^T] of the quantized input.
+        cross: float64 [g, n, n], E[x_q x_f^T] of quantized and float input.
+    """
+
+    coded: NDArray[np.float64]
+    cross: NDArray[np.float64]
+
+
+def input_moments(node: Node, exact: tf.Tensor, coded: tf.Tensor) -> InputMoments:
+    """Moments of the input patches of one layer.
+
+    Args:
+        node: a layer with weights.
+        exact: float32 [images, ...], its input in the float network.
+        coded: its input in the quantized network, of the same shape.
+
+    Returns:
+        Moments in the order of the rows of `kernel_layout.kernel_groups`.
+    """
+    count = np.zeros(())
+    groups = group_count(node)
+    sums = [0.0, 0.0, 0.0, 0.0]
+    # Centred moments do not depend on a shift of the input; near its mean float32 loses least.
+    shifts = [tf.reduce_mean(value, list(range(value.shape.rank - 1))) for value in (exact, coded)]
+    for exact_rows, coded_rows in _row_pairs(node, exact, coded):
+        x = _by_group(exact_rows - shifts[0], groups)
+        z = _by_group(coded_rows - shifts[1], groups)
+        parts = (
+            tf.matmul(z, z, transpose_a=True),
+            tf.matmul(z, x, transpose_a=True),
+            tf.reduce_sum(z, 1),
+            tf.reduce_sum(x, 1),
+        )
+        sums = [old + new.numpy().astype(np.float64) for old, new in zip(sums, parts, strict=True)]
+        count = count + int(x.shape[1])
+    coded_mean, exact_mean = sums[2] / count, sums[3] / count
+    centred = sums[0] / count - coded_mean[:, :, None] * coded_mean[:, None, :]
+    diagonal = np.arange(centred.shape[1])
+    centred[:, diagonal, diagonal] = np.maximum(centred[:, diagonal, diagonal], 0.0)
+    return InputMoments(
+        coded=centred,
+        cross=sums[1] / count - coded_mean[:, :, None] * exact_mean[:, None, :],
+    )
+
+
+def _by_group(rows: tf.Tensor, groups: int) -> tf.Tensor:
+    """Patches [rows, taps, c_in] as [groups, rows, taps * c_in / groups]."""
+    count, taps, channels = rows.shape
+    split = tf.reshape(rows, [count, taps, groups, channels // groups])
+    return tf.reshape(tf.transpose(split, [2, 0, 1, 3]), [groups, count, -1])
+
+
+def _row_pairs(node: Node, exact: tf.Tensor, coded: tf.Tensor):
+    """The same sampled patches of both inputs, in chunks of bounded size, as [rows, taps, c_in]."""
+    if node.kind == "dense":
+        channels = exact.shape[-1]
+        rows = [tf.reshape(value, [-1, 1, channels]) for value in (exact, coded)]
+        stride = ceil(rows[0].shape[0] / MAXIMUM_ROWS)
+        yield rows[0][::stride], rows[1][::stride]
+        return
+    depthwise = node.kind == "depthwise_conv2d"
+    taps = node.kernel.shape[0] * node.kernel.shape[1]
+    per_image = _patches(node, exact[:1]).shape[0]
+    stride = ceil(len(exact) * per_image / (DEPTHWISE_ROWS if depthwise else MAXIMUM_ROWS))
+    step = max(1, _CHUNK_ELEMENTS // (per_image * taps * exact.shape[-1]))
+    offset = 0
+    for start in range(0, len(exact), step):
+        pair = [_patches(node, value[start : start + step]) for value in (exact, coded)]
+        rows = pair[0].shape[0]
+        chosen = np.arange(offset, rows, stride)
+        offset = int((offset - rows) % stride)
+        if len(chosen):
+            yield tuple(tf.gather(value, chosen) for value in pair)
+
+
+def _patches(node: Node, value: tf.Tensor) -> tf.Tensor:
+    """What a kernel sees at each output position, [positions, taps, c_in]."""
+    height, width = node.kernel.shape[:2]
+    channels = value.shape[-1]
+    if (height, width) == (1, 1) and tuple(node.attributes["strides"]) == (1, 1):
+        return tf.reshape(value, [-1, 1, channels])
+    patches = tf.image.extract_patches(
+        value,
+        sizes=[1, height, width, 1],
+        strides=[1, *node.attributes["strides"], 1],
+        rates=[1, *node.attributes["dilation_rate"], 1],
+        padding=node.attributes["padding"].upper(),
+    )
+    return tf.reshape(patches, [-1, height * width, channels])

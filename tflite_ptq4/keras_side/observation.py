@@ -1,0 +1,238 @@
+"""Statistics of many tensors, accumulated inside a TensorFlow graph.
+
+Every update reads each tensor of one batch and adds to variables of fixed size: nothing grows with
+the number of images. The range covers every value. Moments and histogram cover every value of a
+small network; where a network computes more than `SAMPLED_ELEMENTS` values per image, they cover a
+regular grid of positions in each large tensor, the same for every image, so that they merge exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil, gcd, prod
+
+import numpy as np
+import tensorflow as tf
+
+from tflite_ptq4.errors import StatisticsError
+from tflite_ptq4.stats.histogram import (
+    BIN_COUNT,
+    BINS_PER_SIGN,
+    FIRST_CODE,
+    MANTISSA_SHIFT,
+    ZERO_BIN,
+)
+from tflite_ptq4.stats.tensor_statistics import TensorStatistics
+
+SAMPLED_ELEMENTS = 1_000_000
+
+_MAGNITUDE_MASK = 0x7FFFFFFF
+
+Shape = tuple[int | None, ...]
+
+
+def sampling_strides(shapes: Mapping[str, Shape]) -> dict[str, int]:
+    """Distance between the sampled positions of each tensor, in positions of its flattened image.
+
+    One bound on the positions per tensor, the largest power of two that keeps the whole sample
+    within `SAMPLED_ELEMENTS`, gives every stride. A stride has no factor in common with the width,
+    so that the sample does not stay in a few columns.
+
+    Args:
+        shapes: for each tensor its shape [batch, ..., channels].
+
+    Returns:
+        1 where every position is read: everywhere in a small network, and wherever the spatial
+        shape is not fixed.
+    """
+    bound = 1 << 20
+    while True:
+        strides = {name: _stride(shape, bound) for name, shape in shapes.items()}
+        total = sum(_elements(shape) // strides[name] for name, shape in shapes.items())
+        if total <= SAMPLED_ELEMENTS or bound == 1:
+            return strides
+        bound //= 2
+
+
+def _stride(shape: Shape, bound: int) -> int:
+    spatial = shape[1:-1]
+    if not spatial or None in spatial:
+        return 1
+    stride = ceil(prod(spatial) / bound)
+    while stride > 1 and gcd(stride, spatial[-1]) != 1:
+        stride += 1
+    return stride
+
+
+def _elements(shape: Shape) -> int:
+    return prod(size or 1 for size in shape[1:])
+
+
+class TensorAccumulator:
+    """Variables that gather the statistics of a fixed set of named tensors.
+
+    Args:
+        shapes: for each tensor its shape [batch, ..., channels]; the last axis is known.
+        nonnegative: tensors that can hold no negative value.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape], nonnegative: frozenset[str]) -> None:
+        self.names = tuple(shapes)
+        channels = {name: int(shape[-1]) for name, shape in shapes.items()}
+        self._channels = channels
+        self._strides = sampling_strides(shapes)
+        self._spatial_axes = {
+            len(shape): tf.constant(range(len(shape) - 1), tf.int32) for shape in shapes.values()
+        }
+        self._nonnegative = nonnegative
+        total = sum(channels.values())
+        self._count = tf.Variable(tf.zeros(len(self.names), tf.int64), trainable=False)
+        self._images = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._minimum = tf.Variable(tf.fill([total], np.float32(np.inf)), trainable=False)
+        self._maximum = tf.Variable(tf.fill([total], np.float32(-np.inf)), trainable=False)
+        # sum x, sum x^2, count of x > 0, sum and sum of squares of the positive part
+        self._sums = tf.Variable(tf.zeros([5, total], tf.float64), trainable=False)
+        self._histograms = {
+            name: tf.Variable(tf.zeros([size * self._bins(name)], tf.int32), trainable=False)
+            for name, size in channels.items()
+        }
+
+    @property
+    def images(self) -> int:
+        """How many images have been seen."""
+        return int(self._images.numpy())
+
+    def update(self, tensors: Mapping[str, tf.Tensor]) -> None:
+        """Add one batch; runs inside a `tf.function`.
+
+        Args:
+            tensors: float32 tensors [batch, ..., channels], one for each name.
+        """
+        batch = tf.shape(tensors[self.names[0]])[0]
+        counts, minima, maxima, sums = [], [], [], []
+        for name in self.names:
+            tensor = tensors[name]
+            axes = self._spatial_axes[tensor.shape.rank]
+            minima.append(tf.reduce_min(tensor, axes))
+            maxima.append(tf.reduce_max(tensor, axes))
+            sample = self._sample(name, tensor)
+            counts.append(tf.shape(sample)[0])
+            sums.append(self._batch_sums(name, sample))
+            self._count_bins(name, sample)
+        self._images.assign_add(tf.cast(batch, tf.int64))
+        self._count.assign_add(tf.cast(tf.stack(counts), tf.int64))
+        self._minimum.assign(tf.minimum(self._minimum, tf.concat(minima, 0)))
+        self._maximum.assign(tf.maximum(self._maximum, tf.concat(maxima, 0)))
+        self._sums.assign_add(tf.cast(tf.concat(sums, 1), tf.float64))
+
+    def first_not_finite(self) -> str | None:
+        """The first tensor, in the order of execution, that has held NaN or Inf."""
+        sums = self._sums.numpy()[0]
+        finite = np.isfinite(sums) & np.isfinite(self._extremes())
+        if finite.all():
+            return None
+        channel = int(np.argmin(finite))
+        ends = np.cumsum([self._channels[name] for name in self.names])
+        return self.names[int(np.searchsorted(ends, channel, side="right"))]
+
+    def result(self) -> dict[str, TensorStatistics]:
+        """What has been gathered, tensor by tensor.
+
+        Raises:
+            StatisticsError: no batch has been seen.
+        """
+        if self.images == 0:
+            raise StatisticsError(
+                "Calibration must see at least one batch. Received: none. Pass the callback to "
+                "`model.predict(images, callbacks=[calibration])` with at least one image."
+            )
+        sums, counts = self._sums.numpy(), self._count.numpy()
+        minimum, maximum = self._minimum.numpy(), self._maximum.numpy()
+        found: dict[str, TensorStatistics] = {}
+        start = 0
+        for name, count in zip(self.names, counts, strict=True):
+            part = slice(start, start + self._channels[name])
+            start = part.stop
+            found[name] = _statistics(
+                int(count), minimum[part], maximum[part], sums[:, part], self._histogram(name)
+            )
+        return found
+
+    def _extremes(self) -> np.ndarray:
+        # Inf - Inf is NaN, so one test of the sum finds Inf and NaN on either side.
+        with np.errstate(invalid="ignore"):
+            return self._minimum.numpy() + self._maximum.numpy()
+
+    def _bins(self, name: str) -> int:
+        return BINS_PER_SIGN + 1 if name in self._nonnegative else BIN_COUNT
+
+    def _sample(self, name: str, tensor: tf.Tensor) -> tf.Tensor:
+        """The sampled positions of a tensor [batch, ..., C] as rows [n, C]."""
+        channels, stride = self._channels[name], self._strides[name]
+        if stride > 1:
+            positions = prod(tensor.shape[1:-1])
+            # A gather copies whole rows of channels; a strided slice goes element by element.
+            rows = np.arange(0, positions, stride, dtype=np.int32)
+            tensor = tf.gather(tf.reshape(tensor, [-1, positions, channels]), rows, axis=1)
+        return tf.reshape(tensor, [-1, channels])
+
+    def _batch_sums(self, name: str, sample: tf.Tensor) -> tf.Tensor:
+        """Sums over the rows, float32 [5, C], in the order of `_sums`."""
+        positives = tf.reduce_sum(tf.cast(sample > 0, tf.float32), 0)
+        total, squares = tf.reduce_sum(sample, 0), tf.reduce_sum(sample * sample, 0)
+        if name in self._nonnegative:
+            return tf.stack([total, squares, positives, total, squares])
+        positive = tf.nn.relu(sample)
+        of_positive = [tf.reduce_sum(positive, 0), tf.reduce_sum(positive * positive, 0)]
+        return tf.stack([total, squares, positives, *of_positive])
+
+    def _count_bins(self, name: str, sample: tf.Tensor) -> None:
+        """Add the sample to the histogram: `stats.histogram.bin_index`, inside the graph."""
+        pattern = tf.bitcast(sample, tf.int32)
+        if name in self._nonnegative:
+            distance, origin = pattern, 0
+        else:
+            distance, origin = pattern & _MAGNITUDE_MASK, ZERO_BIN
+        distance = tf.bitwise.right_shift(distance, MANTISSA_SHIFT) - (FIRST_CODE - 1)
+        distance = tf.minimum(tf.maximum(distance, 0), BINS_PER_SIGN)
+        if name not in self._nonnegative:
+            distance = tf.where(pattern < 0, -distance, distance)
+        channels, bins = self._channels[name], self._bins(name)
+        offsets = np.arange(channels, dtype=np.int32) * bins + origin
+        counts = tf.raw_ops.DenseBincount(
+            input=tf.reshape(distance + offsets, [-1]),
+            size=channels * bins,
+            weights=np.zeros(0, np.int32),
+            binary_output=False,
+        )
+        self._histograms[name].assign_add(counts)
+
+    def _histogram(self, name: str) -> np.ndarray:
+        counts = self._histograms[name].numpy().reshape(self._channels[name], self._bins(name))
+        missing = BIN_COUNT - counts.shape[1]
+        return np.pad(counts, ((0, 0), (missing, 0))).astype(np.int64)
+
+
+def _statistics(
+    count: int,
+    minimum: np.ndarray,
+    maximum: np.ndarray,
+    sums: np.ndarray,
+    histogram: np.ndarray,
+) -> TensorStatistics:
+    """Sums as counts, means and squared deviations."""
+    total, squares, positives, positive_total, positive_squares = sums
+    positive_count = np.rint(positives).astype(np.int64)
+    positive_mean = positive_total / np.maximum(positive_count, 1)
+    mean = total / count
+    return TensorStatistics(
+        count=np.full(len(total), count),
+        minimum=minimum,
+        maximum=maximum,
+        mean=mean,
+        m2=np.maximum(squares - count * mean**2, 0.0),
+        positive_count=positive_count,
+        positive_mean=positive_mean,
+        positive_m2=np.maximum(positive_squares - positive_count * positive_mean**2, 0.0),
+        histogram=histogram,
+    )

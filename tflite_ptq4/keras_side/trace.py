@@ -1,0 +1,198 @@
+"""A Keras model as a flat list of calls: nested models opened, nothing changed.
+
+Keras records every symbolic call of a layer. This module reads that record back from the outputs
+to the inputs. Running the calls in order on real tensors repeats the model's own forward pass, and
+adds no node to the user's layers (only symbolic tensors are recorded).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import keras
+
+from tflite_ptq4.errors import ModelError
+from tflite_ptq4.keras_side.cloning import clone_operation
+
+Run = Callable[[Sequence], list]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of one layer or operation.
+
+    Attributes:
+        name: unique in the trace; parts of nested models carry the path, "backbone/conv1".
+        operation: the Keras layer or operation.
+        inputs: names of the tensors that are its arguments.
+        outputs: names of the tensors that it gives.
+        shapes: shape of each output.
+        run: list of tensors in, list of tensors out.
+        run_on_clone: given a name, the same run on a copy of the layer, for symbolic tensors: a
+            call of the user's own layer would be recorded in the user's model.
+    """
+
+    name: str
+    operation: keras.Operation
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    shapes: tuple[tuple[int | None, ...], ...]
+    run: Run
+    run_on_clone: Callable[[str], Run]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """The calls of a model in the order of execution.
+
+    Attributes:
+        calls: every tensor is written before it is read.
+        inputs: names of the model's inputs, in the order of `model.inputs`.
+        input_shapes: their shapes, the batch axis first.
+        outputs: names of the tensors that the model returns, flattened.
+        structure: the nested structure of the model's outputs, with the position of each tensor.
+    """
+
+    calls: tuple[Call, ...]
+    inputs: tuple[str, ...]
+    input_shapes: tuple[tuple[int | None, ...], ...]
+    outputs: tuple[str, ...]
+    structure: object
+
+    def pack(self, outputs: Sequence) -> object:
+        """Put the flat outputs into the structure that the model returns."""
+        return keras.tree.map_structure(lambda position: outputs[position], self.structure)
+
+
+def is_functional(operation: object) -> bool:
+    """Whether a Keras object is a model whose symbolic graph can be read."""
+    if not isinstance(operation, keras.Model) or not operation.built:
+        return False
+    try:
+        outputs = operation.outputs
+    except (AttributeError, ValueError):
+        return False
+    return bool(outputs) and all(hasattr(tensor, "_keras_history") for tensor in outputs)
+
+
+def trace(model: keras.Model) -> Trace:
+    """Read the calls of a functional or Sequential model, nested models included.
+
+    Args:
+        model: a built Keras 3 model.
+
+    Returns:
+        The calls in the order of execution.
+
+    Raises:
+        ModelError: the model is no Keras 3 model, is not built, or has no symbolic graph
+            (subclassed with its own `call`).
+    """
+    if not isinstance(model, keras.Model):
+        raise ModelError(
+            f"`model` must be a keras.Model (Keras 3). Received: {type(model).__module__}."
+            f"{type(model).__name__}. Load or build it with the `keras` package."
+        )
+    if not is_functional(model):
+        state = "has no symbolic graph" if model.built else "is not built"
+        raise ModelError(
+            f"`model` must be a built functional or Sequential model. Received: {model.name!r} "
+            f"({type(model).__name__}), which {state}. Call it on a keras.Input and wrap the "
+            "result: keras.Model(inputs, outputs)."
+        )
+    tracer = _Tracer()
+    inputs = [tracer.new_tensor(tensor.name) for tensor in model.inputs]
+    outputs = tracer.open_model(model, inputs, prefix="")
+    positions = iter(range(len(outputs)))
+    # A Sequential model gives one tensor, and has no `output` before it is first called.
+    structure = (
+        0
+        if isinstance(model, keras.Sequential)
+        else keras.tree.map_structure(lambda _: next(positions), model.output)
+    )
+    return Trace(
+        calls=tuple(tracer.calls),
+        inputs=tuple(inputs),
+        input_shapes=tuple(tuple(tensor.shape) for tensor in model.inputs),
+        outputs=tuple(outputs),
+        structure=structure,
+    )
+
+
+class _Tracer:
+    """Collects calls while models are opened one inside the other."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self._names: set[str] = set()
+
+    def new_tensor(self, wish: str) -> str:
+        """A name that no tensor or call has yet, `wish` itself where it is free."""
+        name, count = wish, 1
+        while name in self._names:
+            count += 1
+            name = f"{wish}_call{count}"
+        self._names.add(name)
+        return name
+
+    def open_model(self, model: keras.Model, inputs: list[str], prefix: str) -> list[str]:
+        """Add the calls inside `model`, given the names that its inputs have outside."""
+        names = {id(tensor): name for tensor, name in zip(model.inputs, inputs, strict=True)}
+        for node in _nodes_in_order(model):
+            arguments = [names[id(tensor)] for tensor in node.input_tensors]
+            path = f"{prefix}{node.operation.name}"
+            if is_functional(node.operation):
+                results = self.open_model(node.operation, arguments, prefix=f"{path}/")
+            else:
+                name = self.new_tensor(path)
+                extra = [self.new_tensor(f"{name}:{i}") for i in range(1, len(node.outputs))]
+                results = [name, *extra]
+                self.calls.append(
+                    Call(
+                        name=name,
+                        operation=node.operation,
+                        inputs=tuple(arguments),
+                        outputs=tuple(results),
+                        shapes=tuple(tuple(tensor.shape) for tensor in node.outputs),
+                        run=_repeat_call(node, node.operation),
+                        run_on_clone=lambda name, node=node: _repeat_call(
+                            node, clone_operation(node.operation, name)
+                        ),
+                    )
+                )
+            for tensor, result in zip(node.outputs, results, strict=True):
+                names[id(tensor)] = result
+        return [names[id(tensor)] for tensor in model.outputs]
+
+
+def _nodes_in_order(model: keras.Model) -> list:
+    """The recorded calls between a model's inputs and outputs, each after what it reads."""
+    known = {id(tensor) for tensor in model.inputs}
+    ordered: list = []
+    stack = [(tensor, False) for tensor in reversed(model.outputs)]
+    while stack:
+        tensor, ready = stack.pop()
+        if id(tensor) in known:
+            continue
+        operation, node_index, _ = tensor._keras_history
+        node = operation._inbound_nodes[node_index]
+        if ready:
+            ordered.append(node)
+            known.update(id(output) for output in node.outputs)
+        else:
+            stack.append((tensor, True))
+            stack.extend((argument, False) for argument in reversed(node.input_tensors))
+    return ordered
+
+
+def _repeat_call(node, operation: keras.Operation) -> Run:
+    """A function that repeats a recorded call, of `operation`, on other tensors."""
+    arguments = node.arguments
+
+    def run(values: Sequence) -> list:
+        by_id = {id(t): value for t, value in zip(node.input_tensors, values, strict=True)}
+        args, kwargs = arguments.fill_in(by_id)
+        return keras.tree.flatten(operation(*args, **kwargs))
+
+    return run

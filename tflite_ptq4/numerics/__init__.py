@@ -1,0 +1,1 @@
+"""Pure functions on numpy arrays: grids, clipping, bit allocation, bias correction."""

@@ -1,0 +1,339 @@
+"""From graph, statistics and config to a plan: pure functions, no model at hand.
+
+Each tensor that an integer operator reads or writes gets a scale. Operators that only move or
+select values share their input's; tensors that meet in one concatenation, and go nowhere else,
+share the result's, so that nothing is rounded twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tflite_ptq4.clipping import choose_clip
+from tflite_ptq4.config import LayerSettings, QuantizationConfig
+from tflite_ptq4.errors import ModelError, StatisticsError
+from tflite_ptq4.graph import LayerGraph, Node
+from tflite_ptq4.kernel_layout import kernel_matrix
+from tflite_ptq4.numerics.bit_allocation import allocate_bits
+from tflite_ptq4.numerics.ranges import affine_range
+from tflite_ptq4.operator_rules import OutputScale
+from tflite_ptq4.plan import LayerPlan, QuantizationPlan, TensorPlan
+from tflite_ptq4.stats.tensor_statistics import TensorStatistics
+from tflite_ptq4.weight_error import weight_error_table
+
+
+def build_plan(
+    graph: LayerGraph,
+    statistics: Mapping[str, TensorStatistics],
+    config: QuantizationConfig,
+) -> QuantizationPlan:
+    """Decide bits, scale and clip of every tensor, and bits of every weight.
+
+    Args:
+        graph: the lowered model.
+        statistics: of every tensor of the graph that computes values of its own.
+        config: the choices.
+
+    Returns:
+        The plan; every operator is in it, as quantized or with the reason why not.
+
+    Raises:
+        StatisticsError: a tensor has no statistics, or they do not fit the graph.
+        ModelError: the config leaves every layer in float.
+    """
+    planner = _Planner(graph, statistics, config)
+    layers = tuple(planner.layer_plan(node) for node in graph.nodes)
+    if not any(layer.quantized and layer.weight_bits is not None for layer in layers):
+        reasons = "; ".join(sorted({layer.reason for layer in layers if layer.reason})[:5])
+        raise ModelError(
+            f"At least one layer with weights must be quantized. Received: a config that leaves "
+            f"all of them in float ({reasons}). Change its `rules`."
+        )
+    return QuantizationPlan(
+        layers=layers,
+        tensors={name: planner.tensor_plan(name) for name in planner.quantized_tensors},
+        config=config,
+        fingerprint=graph.fingerprint,
+    )
+
+
+def end_layers(graph: LayerGraph) -> tuple[frozenset[str], frozenset[str]]:
+    """The first and the last layers: with weights, and no other weights before or after them.
+
+    Returns:
+        Names of the first layers and of the last layers.
+    """
+    downstream: set[str] = set()  # tensors that depend on weights
+    first = set()
+    for node in graph.nodes:
+        touched = any(tensor in downstream for tensor in node.inputs)
+        if node.rule.weighted and not touched:
+            first.add(node.name)
+        if touched or node.rule.weighted:
+            downstream.update(node.outputs)
+    upstream: set[str] = set()  # tensors that weights depend on
+    last = set()
+    for node in reversed(graph.nodes):
+        touched = any(tensor in upstream for tensor in node.outputs)
+        if node.rule.weighted and not touched:
+            last.add(node.name)
+        if touched or node.rule.weighted:
+            upstream.update(node.inputs)
+    return frozenset(first), frozenset(last)
+
+
+class _Planner:
+    """Holds what the decisions of one plan share."""
+
+    def __init__(
+        self,
+        graph: LayerGraph,
+        statistics: Mapping[str, TensorStatistics],
+        config: QuantizationConfig,
+    ) -> None:
+        self.graph, self.statistics, self.config = graph, statistics, config
+        self.first, self.last = end_layers(graph)
+        self.settings = {node.name: self._settings(node) for node in graph.nodes}
+        self.quantized = _integer_nodes(graph, self.settings)
+        self.quantized_tensors = tuple(
+            name for name in graph.tensors if self._touches_integers(name)
+        )
+        self.sources = _scale_sources(graph, self.quantized, config)
+        self._own_plans: dict[str, TensorPlan] = {}
+
+    def layer_plan(self, node: Node) -> LayerPlan:
+        """The plan of one operator."""
+        settings = self.settings[node.name]
+        quantized = node.name in self.quantized
+        bits = None
+        reason = settings.reason
+        if not quantized:
+            reason = node.reason or (
+                settings.reason if not settings.quantize else "no integer operator beside it"
+            )
+        elif node.rule.weighted:
+            bits = self._weight_bits(node, settings)
+        return LayerPlan(
+            name=node.name,
+            layer_type=node.layer_type,
+            kind=node.kind,
+            output=node.output,
+            quantized=quantized,
+            weight_bits=bits,
+            reason=reason,
+        )
+
+    def tensor_plan(self, name: str) -> TensorPlan:
+        """The plan of one quantized tensor."""
+        source = self.sources[name]
+        if source not in self._own_plans:
+            self._own_plans[source] = self._own_plan(source)
+        own = self._own_plans[source]
+        return TensorPlan(**{**vars(own), "name": name})
+
+    def _settings(self, node: Node) -> LayerSettings:
+        return self.config.for_layer(
+            node.name,
+            node.layer_type,
+            first=node.name in self.first,
+            last=node.name in self.last,
+            signed_output=node.output not in self.graph.nonnegative,
+        )
+
+    def _touches_integers(self, tensor: str) -> bool:
+        producer = self.graph.producer.get(tensor)
+        written = producer is not None and producer.name in self.quantized
+        return written or any(
+            node.name in self.quantized for node in self.graph.consumers[tensor]
+        )
+
+    def _weight_bits(self, node: Node, settings: LayerSettings) -> NDArray[np.int64]:
+        channels = node.output_channels
+        if not settings.allocate_weight_bits:
+            return np.full(channels, settings.weight_bits, dtype=np.int64)
+        weight = kernel_matrix(node)
+        method = self.config.weight_bit_allocation
+        return allocate_bits(
+            np.abs(weight).max(axis=0),
+            self.config.mean_weight_bits,
+            method=method,
+            minimum=self.config.minimum_bits,
+            maximum=self.config.maximum_bits,
+            error_table=(
+                weight_error_table(weight, self.config.maximum_bits) if method == "exact" else None
+            ),
+        )
+
+    def _own_plan(self, name: str) -> TensorPlan:
+        """The plan of a tensor that has its own scale."""
+        producer = self.graph.producer.get(name)
+        if producer is not None and producer.rule.fixed is not None:
+            scale, zero_point = producer.rule.fixed
+            return TensorPlan(
+                name, name, np.array([8]), np.array([scale]), np.array([zero_point]),
+                ("fixed",), "the TFLite specification names the scale of this operator",
+            )
+        if name not in self.statistics:
+            raise StatisticsError(
+                f"`statistics` must hold every tensor of the model. Received: none of {name!r}. "
+                "Calibrate this very model."
+            )
+        statistics = self.statistics[name]
+        one_sided = name in self.graph.nonnegative
+        settings = self.settings[producer.name] if producer is not None else None
+        clipping = self.config.activation_clipping
+        if settings is not None and settings.quantize:
+            clipping = settings.activation_clipping
+        bits, reason = self._activation_bits(name, settings)
+        if self.config.needs_per_channel_activations:
+            if not reason and settings is not None and settings.allocate_activation_bits:
+                bits = self._allocated_bits(statistics, one_sided)
+                reason = f"{self.config.activation_bit_allocation} bit allocation"
+        else:
+            statistics = statistics.per_tensor()
+        bits = np.broadcast_to(np.asarray(bits, dtype=np.int64), (statistics.channels,))
+        choice = choose_clip(
+            statistics, bits, method=clipping, one_sided=one_sided,
+            percentile=self.config.percentile,
+        )
+        scale, zero_point = affine_range(choice.low, choice.high, np.maximum(bits, 1))
+        replaced = bits == 0
+        scale = np.where(replaced & (choice.low != 0), np.abs(choice.low), scale)
+        zero_point = np.where(replaced, -np.sign(choice.low), zero_point)
+        return TensorPlan(
+            name=name,
+            source=name,
+            bits=bits.copy(),
+            scale=scale.astype(np.float32).astype(np.float64),
+            zero_point=zero_point.astype(np.int64),
+            method=choice.method,
+            reason=reason or (settings.reason if settings is not None else "default"),
+        )
+
+    def _activation_bits(self, name: str, settings: LayerSettings | None) -> tuple[int, str]:
+        """Bits of a tensor before any allocation, and why, where its place in the network says."""
+        if name in self.graph.inputs:
+            return self.config.input_bits, "network input"
+        if self._leaves_the_network(name):
+            return self.config.output_bits, "network output"
+        bits = self.config.activation_bits
+        if settings is not None and settings.quantize:
+            bits = settings.activation_bits
+        readers = self._weighted_readers(name)
+        if self.config.last_layer_bits is not None and readers and readers <= self.last:
+            return max(bits, self.config.last_layer_bits), "input of the last layer"
+        return bits, ""
+
+    def _allocated_bits(
+        self, statistics: TensorStatistics, one_sided: bool
+    ) -> NDArray[np.int64]:
+        widths = range(self.config.maximum_bits + 1)
+        errors = np.stack(
+            [
+                choose_clip(
+                    statistics,
+                    bits,
+                    method="laplace",
+                    one_sided=one_sided,
+                ).error
+                for bits in widths
+            ],
+            axis=1,
+        )
+        clip = choose_clip(
+            statistics, self.config.activation_bits, method="laplace", one_sided=one_sided
+        )
+        method = self.config.activation_bit_allocation
+        return allocate_bits(
+            np.maximum(clip.high, -clip.low),
+            self.config.mean_activation_bits,
+            method=method,
+            minimum=self.config.minimum_bits,
+            maximum=self.config.maximum_bits,
+            error_table=errors if method == "exact" else None,
+        )
+
+    def _leaves_the_network(self, name: str) -> bool:
+        """Whether a tensor reaches the outputs through no weights."""
+        if name in self.graph.outputs:
+            return True
+        readers = self.graph.consumers[name]
+        return bool(readers) and all(
+            not node.rule.weighted and node.rule.output_scale is OutputScale.FIXED
+            and self._leaves_the_network(node.output)
+            for node in readers
+        )
+
+    def _weighted_readers(self, name: str) -> frozenset[str]:
+        """Layers with weights that read a tensor, directly or moved and selected."""
+        found: set[str] = set()
+        for node in self.graph.consumers[name]:
+            if node.rule.weighted:
+                found.add(node.name)
+            elif node.rule.output_scale is OutputScale.INPUT:
+                found |= self._weighted_readers(node.output)
+            else:
+                found.add("")  # another operator computes with it
+        return frozenset(found)
+
+
+def _integer_nodes(graph: LayerGraph, settings: Mapping[str, LayerSettings]) -> frozenset[str]:
+    """Operators that compute on integers: layers with weights, and what can join them."""
+    capable = {
+        node.name
+        for node in graph.nodes
+        if node.rule.output_scale is not OutputScale.FLOAT and settings[node.name].quantize
+    }
+    chosen = {node.name for node in graph.weighted_nodes if node.name in capable}
+    pending = True
+    while pending:
+        pending = False
+        for node in graph.nodes:
+            if node.name in chosen or node.name not in capable:
+                continue
+            beside = [graph.producer[t].name for t in node.inputs if t in graph.producer]
+            beside += [reader.name for t in node.outputs for reader in graph.consumers[t]]
+            if any(name in chosen for name in beside):
+                chosen.add(node.name)
+                pending = True
+    return frozenset(chosen)
+
+
+def _scale_sources(
+    graph: LayerGraph, quantized: frozenset[str], config: QuantizationConfig
+) -> dict[str, str]:
+    """For each tensor the tensor whose scale it takes."""
+    source = {name: name for name in graph.tensors}
+    for node in graph.nodes:
+        if node.name in quantized and node.rule.output_scale is OutputScale.INPUT:
+            source[node.output] = node.inputs[0]
+    if not config.needs_per_channel_activations:
+        for node in graph.nodes:
+            if node.kind == "concatenate" and node.name in quantized:
+                for tensor in node.inputs:
+                    if _can_take_scale_of(graph, quantized, tensor, node):
+                        source[tensor] = node.output
+    return {name: _last_source(source, name) for name in source}
+
+
+def _can_take_scale_of(
+    graph: LayerGraph, quantized: frozenset[str], tensor: str, node: Node
+) -> bool:
+    """Whether a tensor is read by `node` alone, and its producer can write any scale."""
+    producer = graph.producer.get(tensor)
+    return (
+        producer is not None
+        and producer.name in quantized
+        and producer.rule.output_scale is OutputScale.OWN
+        and tensor not in graph.outputs
+        and [reader.name for reader in graph.consumers[tensor]] == [node.name]
+    )
+
+
+def _last_source(source: Mapping[str, str], name: str) -> str:
+    while source[name] != name:
+        name = source[name]
+    return name
