@@ -2,46 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tflite_ptq4.converters.export_source import ExportSource
 from tflite_ptq4.converters.float_simulated import export_float_simulated
 from tflite_ptq4.converters.int8_container import export_int8_container
+from tflite_ptq4.converters.packed_int4 import export_packed_int4
 from tflite_ptq4.converters.readback import check_file
 from tflite_ptq4.errors import TargetError
-from tflite_ptq4.targets import TARGETS
+from tflite_ptq4.targets import IO_TYPES, LAYOUTS, TARGETS
 
-_WRITERS = {
+_WRITERS: dict[str, Callable[..., bytes]] = {
     "float_simulated": export_float_simulated,
     "int8_container": export_int8_container,
+    "packed_int4": export_packed_int4,
 }
 
-IO_TYPES = ("float32", "int8")
-
-__all__ = ["IO_TYPES", "ExportSource", "export"]
+__all__ = ["ExportSource", "export"]
 
 
-def export(source: ExportSource, *, target: str, io: str = "float32") -> bytes:
+def export(
+    source: ExportSource, *, target: str, io: str = "float32", layout: str = "fast"
+) -> bytes:
     """Write a plan and its weights as a .tflite file, read it back and check it against the plan.
 
     Args:
         source: the float file, plan and weights.
         target: one of `targets.TARGETS`.
         io: type of inputs and outputs, "float32" or "int8".
+        layout: of `packed_int4`: "fast" packs weights where that is accelerated, "smallest"
+            wherever it loads.
 
     Returns:
         The flatbuffer.
 
     Raises:
-        TargetError: the target or io is unknown, or cannot hold the plan.
+        TargetError: target, io or layout is unknown, or the target cannot hold the plan.
         ReadbackError: the bytes do not hold what the plan says.
     """
-    if target not in _WRITERS:
-        raise TargetError(
-            f"`target` must be one of {', '.join(TARGETS)}. Received: {target!r}. Choose one."
-        )
-    if io not in IO_TYPES:
-        raise TargetError(
-            f"`io` must be one of {', '.join(IO_TYPES)}. Received: {io!r}. Choose one."
-        )
-    data = _WRITERS[target](source, io=io)
+    for argument, value, known in (
+        ("target", target, TARGETS),
+        ("io", io, IO_TYPES),
+        ("layout", layout, LAYOUTS),
+    ):
+        if value not in known:
+            raise TargetError(
+                f"`{argument}` must be one of {', '.join(known)}. Received: {value!r}. Choose one."
+            )
+    options = {"layout": layout} if target == "packed_int4" else {}
+    data = _WRITERS[target](source, io=io, **options)
     check_file(data, source, target=target)
     return data

@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tflite_ptq4.converters.flatbuffer_model import parse
 from tflite_ptq4.converters.graph_editor import GraphEditor
-from tflite_ptq4.converters.schema import OPERATOR_NAMES, BuiltinOperator, OperatorT
-from tflite_ptq4.errors import ReadbackError, TargetError
+from tflite_ptq4.converters.schema import OPERATOR_NAMES, OperatorT
 from tflite_ptq4.graph import LayerGraph, Node
-from tflite_ptq4.kernel_layout import kernel_matrix
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.quantized_weights import LayerWeights
 
@@ -23,8 +20,10 @@ class ExportSource:
     """All that a target is written from.
 
     Attributes:
-        float_data: the float .tflite file whose outputs are all tensors of the graph.
-        keys: for each tensor of the graph its key in the file's signature.
+        float_data: the float .tflite file, its operators not connected with one another.
+        read_keys: for each tensor that an operator reads, or the user feeds, its key among the
+            inputs of the float file's signature.
+        written_keys: for each tensor that an operator writes its key among the outputs.
         input_names: the names of the inputs in the exported file.
         output_names: the names of the outputs in the exported file.
         graph: the lowered model.
@@ -34,7 +33,8 @@ class ExportSource:
     """
 
     float_data: bytes
-    keys: Mapping[str, str]
+    read_keys: Mapping[str, str]
+    written_keys: Mapping[str, str]
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     graph: LayerGraph
@@ -44,33 +44,71 @@ class ExportSource:
 
 
 class FloatFileReader:
-    """A fresh copy of the float file, with the tensors of the graph by name."""
+    """A fresh copy of the float file, its operators connected and in the order of the graph.
+
+    Attributes:
+        editor: the file.
+        index: for each tensor of the graph the tensor of the file.
+        original_operators: in the order of execution.
+    """
 
     def __init__(self, source: ExportSource) -> None:
         self.editor = GraphEditor(parse(source.float_data))
         self.source = source
         signature = self.editor.model.signatureDefs[0]
-        by_key = {
-            entry.name.decode(): int(entry.tensorIndex)
-            for entry in (*signature.inputs, *signature.outputs)
-        }
+        read = {entry.name.decode(): int(entry.tensorIndex) for entry in signature.inputs}
+        written = {entry.name.decode(): int(entry.tensorIndex) for entry in signature.outputs}
+        # Of an operator that does nothing, the converter leaves only the tensor that it reads.
+        reads = {read[key]: name for name, key in source.read_keys.items() if key in read}
         self.index: dict[str, int] = {
-            name: by_key[key] for name, key in source.keys.items() if key in by_key
+            name: read[source.read_keys[name]] for name in source.graph.inputs
         }
-        self.original_operators: tuple[OperatorT, ...] = tuple(self.editor.graph.operators)
-        producer = source.graph.producer
-        # Of tensors that the converter made one, the first is the one that computed it.
         self._node_of: dict[int, Node] = {}
+        for node in source.graph.nodes:
+            for name in node.outputs:
+                index = written[source.written_keys[name]]
+                if index in reads:
+                    self.index[name] = self.index[reads[index]]
+                else:
+                    self.index[name] = index
+                    self._node_of[index] = node
+        self._results = frozenset(self._node_of)
         for name, index in self.index.items():
-            if name in producer:
-                self._node_of.setdefault(index, producer[name])
+            self.editor.tensors[index].name = name.encode()
+        self._assign_inner_operators(frozenset(reads))
+        self._connect({index: self.index[name] for index, name in reads.items()})
+
+    def _assign_inner_operators(self, reads: frozenset[int]) -> None:
+        """An operator inside a layer belongs to the layer whose result it goes into."""
+        for operator in reversed(self.editor.graph.operators):
+            node = self.node(operator)
+            if node is not None:
+                for index in self.computed_inputs(operator):
+                    if index not in reads:
+                        self._node_of.setdefault(index, node)
+
+    def _connect(self, place: dict[int, int]) -> None:
+        """Let operators read what others write, and put them in the order of the graph."""
+        order = {id(node): position for position, node in enumerate(self.source.graph.nodes)}
+        operators = [op for op in self.editor.graph.operators if self.node(op) is not None]
+        for operator in operators:
+            operator.inputs = np.asarray(
+                [place.get(int(index), int(index)) for index in operator.inputs], dtype=np.int32
+            )
+        # The sort is stable: inside a layer the order stays.
+        operators.sort(key=lambda operator: order[id(self.node(operator))])
+        self.original_operators: tuple[OperatorT, ...] = tuple(operators)
 
     def node(self, operator: OperatorT) -> Node | None:
-        """The graph's operator that an operator of the file computes, None inside another one."""
+        """The graph's operator that an operator of the file computes, or computes a part of."""
         for output in operator.outputs:
             if int(output) in self._node_of:
                 return self._node_of[int(output)]
         return None
+
+    def is_result(self, operator: OperatorT) -> bool:
+        """Whether an operator writes a tensor of the graph, and not one inside a layer."""
+        return any(int(output) in self._results for output in operator.outputs)
 
     def computed_inputs(self, operator: OperatorT) -> list[int]:
         """The inputs of an operator that are not constants."""
@@ -83,54 +121,3 @@ class FloatFileReader:
     def name(self, operator: OperatorT) -> str:
         """The builtin name of an operator, for messages."""
         return OPERATOR_NAMES[self.editor.builtin_code(operator)]
-
-
-WEIGHT_AXES = {
-    BuiltinOperator.CONV_2D: 0,
-    BuiltinOperator.DEPTHWISE_CONV_2D: 3,
-    BuiltinOperator.FULLY_CONNECTED: 0,
-}
-
-
-def weights_for_operator(
-    node: Node, values: NDArray, builtin: int, shape: NDArray, expected: NDArray | None
-) -> NDArray:
-    """A kernel in the layout of a TFLite operator.
-
-        CONV_2D             [c_out, kh, kw, c_in / groups]
-        DEPTHWISE_CONV_2D   [1, kh, kw, c_out]
-        FULLY_CONNECTED     [c_out, c_in]
-
-    Args:
-        node: the layer.
-        values: array in the layout of `node.kernel`.
-        builtin: the operator that computes the layer in the file.
-        shape: the shape of the operator's weights in the file.
-        expected: the float weights in the file, to be sure that they are this layer's.
-
-    Returns:
-        The values, of that shape.
-
-    Raises:
-        TargetError: another operator computes the layer.
-        ReadbackError: the file's weights are not this layer's.
-    """
-    if builtin not in WEIGHT_AXES:
-        raise TargetError(
-            f"Layer {node.name!r} ({node.layer_type}) must convert to one operator with weights. "
-            f"Received: {OPERATOR_NAMES[builtin]} from TFLiteConverter. Leave the layer in float "
-            f"with a rule: match: {node.name!r}, quantize: false."
-        )
-
-    def arranged(array: NDArray) -> NDArray:
-        matrix = kernel_matrix(node, array)
-        if WEIGHT_AXES[builtin] == 0:
-            matrix = matrix.T
-        return np.ascontiguousarray(matrix).reshape(shape)
-
-    if expected is not None and not np.array_equal(arranged(node.kernel), expected):
-        raise ReadbackError(
-            f"The converted file must hold the folded weights of layer {node.name!r}. Received: "
-            "others. Please report this model."
-        )
-    return arranged(values)

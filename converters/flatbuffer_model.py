@@ -7,7 +7,13 @@ import struct
 import flatbuffers
 import numpy as np
 
-from tflite_ptq4.converters.schema import FILE_IDENTIFIER, BufferT, ModelT
+from tflite_ptq4.converters.schema import (
+    FILE_IDENTIFIER,
+    BufferT,
+    ModelT,
+    QuantizationParametersT,
+    generated,
+)
 from tflite_ptq4.errors import FileFormatError
 
 BUFFER_ALIGNMENT = 16  # the schema's force_align, which the generated Python code leaves out
@@ -55,19 +61,31 @@ def serialize(model: ModelT) -> bytes:
         The file, every buffer aligned to 16 bytes.
     """
     original = model.buffers
+    shared: dict[bytes, int] = {}
+    quantizations = [
+        (tensor, tensor.quantization)
+        for graph in model.subgraphs
+        for tensor in graph.tensors
+        if tensor.quantization is not None
+    ]
     model.buffers = [_AlignedBuffer(data=buffer.data) for buffer in original]
+    for tensor, quantization in quantizations:
+        tensor.quantization = _SharedZeroPoints(shared, quantization)
     try:
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
         return bytes(builder.Output())
     finally:
         model.buffers = original
+        for tensor, quantization in quantizations:
+            tensor.quantization = quantization
 
 
 class _AlignedBuffer(BufferT):
     """A buffer that packs its data at a multiple of 16 bytes."""
 
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802
+        """Write the buffer; named as in the generated class."""
         if self.data is None or len(self.data) == 0:
             self.data = None
             return super().Pack(builder)
@@ -76,8 +94,32 @@ class _AlignedBuffer(BufferT):
         builder.head = builder.head - len(data)
         builder.Bytes[builder.head : builder.head + len(data)] = data
         vector = builder.EndVector()
-        from ai_edge_litert import schema_py_generated as generated
-
         generated.BufferStart(builder)
         generated.BufferAddData(builder, vector)
         return generated.BufferEnd(builder)
+
+
+class _SharedZeroPoints(QuantizationParametersT):
+    """A quantization record that writes equal lists of zero points once in a file.
+
+    They are int64 zeros for every channel of every kernel and bias: in a packed file, a tenth of it.
+    """
+
+    def __init__(self, shared: dict[bytes, int], record: QuantizationParametersT) -> None:
+        super().__init__(**vars(record))
+        self._shared = shared
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802
+        """Write the record; named as in the generated class."""
+        if self.scale is None or len(self.scale) == 0 or self.details is not None:
+            return super().Pack(builder)
+        zero_points = np.asarray(self.zeroPoint, dtype=np.int64)
+        key = zero_points.tobytes()
+        if key not in self._shared:
+            self._shared[key] = builder.CreateNumpyVector(zero_points)
+        scales = builder.CreateNumpyVector(np.asarray(self.scale, dtype=np.float32))
+        generated.QuantizationParametersStart(builder)
+        generated.QuantizationParametersAddScale(builder, scales)
+        generated.QuantizationParametersAddZeroPoint(builder, self._shared[key])
+        generated.QuantizationParametersAddQuantizedDimension(builder, self.quantizedDimension)
+        return generated.QuantizationParametersEnd(builder)

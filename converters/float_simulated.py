@@ -14,11 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tflite_ptq4.converters.export_source import (
-    ExportSource,
-    FloatFileReader,
-    weights_for_operator,
-)
+from tflite_ptq4.converters.export_source import ExportSource, FloatFileReader
 from tflite_ptq4.converters.flatbuffer_model import serialize
 from tflite_ptq4.converters.schema import (
     BuiltinOperator,
@@ -27,6 +23,12 @@ from tflite_ptq4.converters.schema import (
     MulOptionsT,
     OperatorT,
     TensorType,
+)
+from tflite_ptq4.converters.weight_layout import (
+    WEIGHT_AXES,
+    input_places,
+    weights_for_operator,
+    with_weights,
 )
 from tflite_ptq4.errors import TargetError
 from tflite_ptq4.graph import Node
@@ -99,15 +101,15 @@ class _FloatWriter:
         return (
             node.output in self.source.plan.tensors
             and int(operator.outputs[0]) == self.reader.index[node.output]
-            and (node.rule.output_scale is not OutputScale.INPUT or node.kind == "average_pool")
+            and (node.rule.output_scale is not OutputScale.INPUT or node.rule.interpolates)
         )
 
     def _replace_weights(self, operator: OperatorT, node: Node) -> None:
         builtin = self.editor.builtin_code(operator)
-        if len(operator.inputs) < 2 or self.editor.constant(int(operator.inputs[1])) is None:
+        if builtin not in WEIGHT_AXES:
             return  # an operator that the converter put beside the weighted one
         weights = self.source.weights[node.name]
-        filter_index = int(operator.inputs[1])
+        filter_index = int(operator.inputs[input_places(builtin)[1]])
         values = weights_for_operator(
             node,
             weights.dequantized(node),
@@ -118,7 +120,7 @@ class _FloatWriter:
         kernel = self.editor.add_constant(f"{node.name}/kernel", values)
         stored_bias = weights.stored_bias(self.source.plan.tensors.get(node.inputs[0]))
         bias = self.editor.add_constant(f"{node.name}/bias", stored_bias)
-        operator.inputs = np.asarray([operator.inputs[0], kernel, bias], dtype=np.int32)
+        with_weights(operator, builtin, kernel, bias)
 
     def _append_rounding(self, index: int, plan: TensorPlan, nonnegative: bool) -> None:
         scale = plan.scale.astype(np.float32)

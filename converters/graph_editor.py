@@ -19,6 +19,7 @@ from tflite_ptq4.converters.schema import (
     TensorT,
     TensorType,
 )
+from tflite_ptq4.numerics.nibbles import unpack_int4
 
 _DTYPES: dict[int, type] = {
     TensorType.FLOAT32: np.float32,
@@ -56,9 +57,15 @@ class GraphEditor:
         """The value of a constant tensor, None for a tensor that is computed."""
         tensor = self.tensors[index]
         data = self.model.buffers[tensor.buffer].data
-        if data is None or len(data) == 0 or tensor.type not in _DTYPES:
+        if data is None or len(data) == 0:
             return None
-        values = np.frombuffer(np.asarray(data, dtype=np.uint8).tobytes(), _DTYPES[tensor.type])
+        data = np.asarray(data, dtype=np.uint8)
+        if tensor.type == TensorType.INT4:
+            values = unpack_int4(data, int(np.prod(tensor.shape)))
+        elif tensor.type in _DTYPES:
+            values = np.frombuffer(data.tobytes(), _DTYPES[tensor.type])
+        else:
+            return None
         return values.reshape(tensor.shape if tensor.shape is not None else ())
 
     def add_constant(
@@ -118,7 +125,7 @@ class GraphEditor:
     ) -> OperatorT:
         """Write a new operator after those written so far."""
         operator = OperatorT(
-            opcodeIndex=self._opcode(builtin, version),
+            opcodeIndex=self.opcode(builtin, version),
             inputs=np.asarray(inputs, dtype=np.int32),
             outputs=np.asarray(outputs, dtype=np.int32),
             builtinOptionsType=options_type,
@@ -130,7 +137,7 @@ class GraphEditor:
     def keep(self, operator: OperatorT, version: int | None = None) -> None:
         """Write an operator of the original graph, with another version where one is given."""
         if version is not None:
-            operator.opcodeIndex = self._opcode(self.builtin_code(operator), version)
+            operator.opcodeIndex = self.opcode(self.builtin_code(operator), version)
         self.operators.append(operator)
 
     def set_interface(
@@ -158,13 +165,15 @@ class GraphEditor:
 
     def finish(self) -> ModelT:
         """Take the operators written as the graph's, and drop what nothing refers to."""
+        self._drop_operators()
         self.graph.operators = self.operators
         self._drop_tensors()
         self._drop_buffers()
         self._drop_opcodes()
         return self.model
 
-    def _opcode(self, builtin: int, version: int) -> int:
+    def opcode(self, builtin: int, version: int) -> int:
+        """The index of an operator code, added where it is missing."""
         for index, code in enumerate(self.model.operatorCodes):
             if (code.builtinCode, code.version) == (builtin, version) and not code.customCode:
                 return index
@@ -176,6 +185,16 @@ class GraphEditor:
             )
         )
         return len(self.model.operatorCodes) - 1
+
+    def _drop_operators(self) -> None:
+        """Leave out what computes nothing that is read."""
+        read = {int(index) for index in self.graph.outputs}
+        kept = []
+        for operator in reversed(self.operators):
+            if any(int(index) in read for index in operator.outputs):
+                kept.append(operator)
+                read.update(int(index) for index in operator.inputs)
+        self.operators = kept[::-1]
 
     def _drop_tensors(self) -> None:
         used = {int(i) for i in (*self.graph.inputs, *self.graph.outputs)}

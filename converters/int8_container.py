@@ -14,26 +14,45 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tflite_ptq4.converters.export_source import (
-    WEIGHT_AXES,
-    ExportSource,
-    FloatFileReader,
-    weights_for_operator,
-)
+from tflite_ptq4.converters.export_source import ExportSource, FloatFileReader
 from tflite_ptq4.converters.flatbuffer_model import serialize
-from tflite_ptq4.converters.integer_operators import INT8_VERSIONS, MOVES_VALUES
+from tflite_ptq4.converters.integer_operators import (
+    INT8_VERSIONS,
+    MOVES_VALUES,
+    TAKES_CONSTANTS,
+)
 from tflite_ptq4.converters.schema import (
+    ActivationFunctionType,
     BuiltinOperator,
+    BuiltinOptions,
+    MulOptionsT,
     OperatorT,
     QuantizationParametersT,
     TensorType,
 )
+from tflite_ptq4.converters.weight_layout import (
+    WEIGHT_AXES,
+    input_places,
+    weights_for_operator,
+    with_weights,
+)
 from tflite_ptq4.errors import TargetError
 from tflite_ptq4.graph import Node
+from tflite_ptq4.numerics.affine import quantize
+from tflite_ptq4.numerics.grid import IntegerGrid
+from tflite_ptq4.numerics.ranges import symmetric_scale
+from tflite_ptq4.operator_rules import OutputScale
 from tflite_ptq4.plan import TensorPlan
 from tflite_ptq4.quantized_weights import LayerWeights
 
 INT8_MIN, INT8_MAX = -128, 127
+_CONSTANT_GRID = IntegerGrid(8, signed=True, narrow_range=True)
+
+# A ReLU on its own has no XNNPACK kernel, and the builtin one rounds twice; fused, it has neither.
+_FUSED = {
+    BuiltinOperator.RELU: ActivationFunctionType.RELU,
+    BuiltinOperator.RELU6: ActivationFunctionType.RELU6,
+}
 
 
 @dataclass(frozen=True)
@@ -115,9 +134,14 @@ class Int8Writer:
         self._int8_twin: dict[int, int] = {}
         self._float_twin: dict[int, int] = {}
         self._plan_of: dict[int, TensorPlan] = {}
+        self._one: int | None = None
         for name, index in self.reader.index.items():
             if name in source.plan.tensors:
                 self._plan_of.setdefault(index, source.plan.tensors[name])
+        for operator in self.reader.original_operators:
+            inputs = self.reader.computed_inputs(operator)
+            if self._moves_inside(operator) and inputs[0] in self._plan_of:
+                self._plan_of[int(operator.outputs[0])] = self._plan_of[inputs[0]]
 
     def write(self, io: str) -> bytes:
         """The whole file."""
@@ -143,20 +167,22 @@ class Int8Writer:
 
     def _write_output(self, name: str, io: str) -> int:
         index = self.reader.index[name]
-        return self._as_int8(index) if io == "int8" and index in self._plan_of else (
-            self._as_float(index)
+        return (
+            self._as_int8(index)
+            if io == "int8" and index in self._plan_of
+            else (self._as_float(index))
         )
 
     def _is_integer(self, operator: OperatorT) -> bool:
         node = self.reader.node(operator)
-        if node is not None and int(operator.outputs[0]) == self.reader.index[node.output]:
-            return self.source.plan.layer(node.name).quantized
-        # Inside a layer: what only moves values keeps the integers that it is given.
-        inputs = self.reader.computed_inputs(operator)
+        return node is not None and self.source.plan.layer(node.name).quantized
+
+    def _moves_inside(self, operator: OperatorT) -> bool:
+        """Whether an operator only moves the values that a layer computes from or gives."""
         return (
             self.editor.builtin_code(operator) in MOVES_VALUES
-            and len(inputs) == 1
-            and (inputs[0] in self._stored or inputs[0] in self._int8_twin)
+            and not self.reader.is_result(operator)
+            and len(self.reader.computed_inputs(operator)) == 1
         )
 
     def _write_float(self, operator: OperatorT) -> None:
@@ -171,18 +197,17 @@ class Int8Writer:
         builtin = self.editor.builtin_code(operator)
         node = self.reader.node(operator)
         if builtin not in INT8_VERSIONS:
-            name = node.name if node is not None else "?"
             raise TargetError(
-                f"Layer {name!r} must convert to an operator with an int8 kernel. Received: "
-                f"{self.reader.name(operator)}. Leave it in float with a rule: match: {name!r}, "
-                "quantize: false."
+                f"Layer {node.name!r} ({node.layer_type}) must convert to an operator with an int8 "
+                f"kernel. Received: {self.reader.name(operator)}. Leave it in float with a rule: "
+                f"match: {node.name!r}, quantize: false."
             )
         output = int(operator.outputs[0])
         inputs = self.reader.computed_inputs(operator)
-        if node is None or output not in self._plan_of:
+        if builtin in MOVES_VALUES:
             stored = self._stored[self._as_int8(inputs[0])]
         else:
-            stored = StoredRange.of(self._plan_of[output])
+            stored = StoredRange.of(self.source.plan.tensors[node.output])
         if builtin == BuiltinOperator.CONCATENATION:
             replaced = {index: self._requantized(index, stored) for index in inputs}
         else:
@@ -190,41 +215,65 @@ class Int8Writer:
         operator.inputs = np.asarray(
             [replaced.get(int(index), index) for index in operator.inputs], dtype=np.int32
         )
-        if node is not None and node.rule.weighted and builtin in WEIGHT_AXES:
+        if node.rule.weighted and builtin in WEIGHT_AXES:
             self._write_weights(operator, node, builtin)
-        self.editor.keep(operator, INT8_VERSIONS[builtin])
+        elif builtin in TAKES_CONSTANTS:
+            self._quantize_constants(operator)
+        if builtin in _FUSED:
+            operator = self._append_rescaling(replaced[inputs[0]], output, _FUSED[builtin])
+        else:
+            self.editor.keep(operator, self._version(operator, builtin, node))
         self._write_result(operator, output, stored, node)
 
+    def _version(self, operator: OperatorT, builtin: int, node: Node) -> int:
+        """The version that means int8, or a later one that the float operator has already."""
+        current = self.editor.model.operatorCodes[operator.opcodeIndex].version
+        return max(INT8_VERSIONS[builtin], current)
+
+    def _quantize_constants(self, operator: OperatorT) -> None:
+        """Constants that an operator computes with, on a symmetric 8-bit grid of their own."""
+        inputs = [int(index) for index in operator.inputs]
+        for place, index in enumerate(inputs):
+            values = self.editor.constant(index) if index >= 0 else None
+            if values is not None and values.dtype == np.float32:
+                scale = symmetric_scale(np.abs(values).max(), 8)
+                grid = StoredRange(float(scale), 0, INT8_MIN).quantization()
+                integers = quantize(values, scale, 0, _CONSTANT_GRID).astype(np.int8)
+                name = f"{self.editor.tensors[index].name.decode()}/quantized"
+                inputs[place] = self.editor.add_constant(name, integers, grid)
+        operator.inputs = np.asarray(inputs, dtype=np.int32)
+
     def _write_result(
-        self, operator: OperatorT, output: int, stored: StoredRange, node: Node | None
+        self, operator: OperatorT, output: int, stored: StoredRange, node: Node
     ) -> None:
         """Let the operator write its output within the planned levels."""
         self._become_int8(output, stored)
-        if self._stays_above(stored, node):
+        if self._stays_above(stored, node, self.editor.builtin_code(operator)):
             return
         bottom = stored.from_the_bottom
         first = self.editor.twin(output, "/unclipped", TensorType.INT8, bottom.quantization())
         operator.outputs = np.asarray([first], dtype=np.int32)
         self._append_quantize(first, output)
 
-    def _stays_above(self, stored: StoredRange, node: Node | None) -> bool:
+    def _stays_above(self, stored: StoredRange, node: Node, builtin: int) -> bool:
         """Whether an operator cannot write integers below the planned levels."""
-        if stored.first == INT8_MIN or node is None:
+        if stored.first == INT8_MIN or builtin in MOVES_VALUES:
             return True
-        kept = node.rule.output_scale.value == "input"  # its input is within the levels already
+        # The inputs of these are within the levels already.
+        kept = node.rule.output_scale is OutputScale.INPUT or node.kind == "concatenate"
         return kept or node.output in self.source.graph.nonnegative
 
     def _write_weights(self, operator: OperatorT, node: Node, builtin: int) -> None:
         weights = self.source.weights[node.name]
-        filter_index = int(operator.inputs[1])
+        image, kernel_place, _ = input_places(builtin)
+        filter_index = int(operator.inputs[kernel_place])
         shape = self.editor.tensors[filter_index].shape
         integers = weights_for_operator(
             node, weights.integers, builtin, shape, self.editor.constant(filter_index)
         )
         kernel = self._add_kernel(node, integers, weights, builtin)
-        input_range = self._stored[int(operator.inputs[0])]
-        bias = self._add_bias(node, weights, input_range)
-        operator.inputs = np.asarray([operator.inputs[0], kernel, bias], dtype=np.int32)
+        bias = self._add_bias(node, weights, self._stored[int(operator.inputs[image])])
+        with_weights(operator, builtin, kernel, bias)
 
     def _add_kernel(
         self, node: Node, integers: NDArray[np.int8], weights: LayerWeights, builtin: int
@@ -270,7 +319,9 @@ class Int8Writer:
 
     def _append_clipped(self, index: int, stored: StoredRange, suffix: str) -> int:
         """QUANTIZE a tensor to these levels, through the bottom of int8 where it must saturate."""
-        if stored.first != INT8_MIN:
+        source = self._stored.get(index)
+        nonnegative = source is not None and source.first == source.zero_point
+        if stored.first != INT8_MIN and not nonnegative:
             bottom = stored.from_the_bottom
             first = self.editor.twin(
                 index, f"{suffix}/unclipped", TensorType.INT8, bottom.quantization()
@@ -281,9 +332,28 @@ class Int8Writer:
         return self._append_quantize(index, twin)
 
     def _append_quantize(self, source: int, target: int) -> int:
-        version = 1 if self.editor.tensors[source].type == TensorType.FLOAT32 else 2
-        self.editor.append(BuiltinOperator.QUANTIZE, version, [source], [target])
+        before, after = self.editor.tensors[source], self.editor.tensors[target]
+        if before.type == TensorType.FLOAT32:
+            self.editor.append(BuiltinOperator.QUANTIZE, 1, [source], [target])
+        elif before.quantization.scale[0] == after.quantization.scale[0]:
+            self.editor.append(BuiltinOperator.QUANTIZE, 2, [source], [target])
+        else:
+            self._append_rescaling(source, target, ActivationFunctionType.NONE)
         return target
+
+    def _append_rescaling(self, source: int, target: int, activation: int) -> OperatorT:
+        """Multiply by one: XNNPACK holds this ratio of scales in float32, QUANTIZE's in 8 bits."""
+        if self._one is None:
+            grid = StoredRange(2.0**-6, 0, INT8_MIN).quantization()
+            self._one = self.editor.add_constant("one", np.array([64], dtype=np.int8), grid)
+        return self.editor.append(
+            BuiltinOperator.MUL,
+            2,
+            [source, self._one],
+            [target],
+            options_type=BuiltinOptions.MulOptions,
+            options=MulOptionsT(activation),
+        )
 
 
 def per_channel_quantization(scale: NDArray, axis: int) -> QuantizationParametersT:

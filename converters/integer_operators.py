@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
-from tflite_ptq4.converters.schema import BuiltinOperator
+from tflite_ptq4.converters.schema import BuiltinOperator as Op
 
 INT8_VERSIONS: dict[int, int] = {
-    BuiltinOperator.CONV_2D: 3,
-    BuiltinOperator.DEPTHWISE_CONV_2D: 3,
-    BuiltinOperator.FULLY_CONNECTED: 4,
-    BuiltinOperator.ADD: 2,
-    BuiltinOperator.CONCATENATION: 2,
-    BuiltinOperator.MEAN: 2,
-    BuiltinOperator.MAX_POOL_2D: 2,
-    BuiltinOperator.AVERAGE_POOL_2D: 2,
-    BuiltinOperator.PAD: 2,
-    BuiltinOperator.RESHAPE: 1,
-    BuiltinOperator.RELU: 2,
-    BuiltinOperator.RELU6: 2,
-    BuiltinOperator.SOFTMAX: 2,
+    # with weights
+    Op.CONV_2D: 3,
+    Op.DEPTHWISE_CONV_2D: 3,
+    Op.TRANSPOSE_CONV: 3,
+    Op.FULLY_CONNECTED: 4,
+    # joining
+    Op.ADD: 2,
+    Op.SUB: 2,
+    Op.MUL: 2,
+    Op.CONCATENATION: 2,
+    # reducing
+    Op.MEAN: 2,
+    Op.REDUCE_MAX: 2,
+    # functions of one value
+    Op.RELU: 2,
+    Op.RELU6: 2,
+    Op.LEAKY_RELU: 2,
+    Op.PRELU: 1,
+    Op.ELU: 1,
+    Op.GELU: 2,
+    Op.HARD_SWISH: 1,
+    Op.LOGISTIC: 2,
+    Op.TANH: 2,
+    Op.SOFTMAX: 2,
+    # moving, selecting, interpolating
+    Op.MAX_POOL_2D: 2,
+    Op.AVERAGE_POOL_2D: 2,
+    Op.RESIZE_BILINEAR: 2,
+    Op.RESIZE_NEAREST_NEIGHBOR: 2,
+    Op.PAD: 2,
+    Op.STRIDED_SLICE: 2,
+    Op.RESHAPE: 1,
+    Op.TRANSPOSE: 2,
+    Op.DEPTH_TO_SPACE: 1,
 }
 
-# Operators that the converter adds of its own inside a layer (a Dense on images, say): they move
+# Operators that the converter adds of its own inside a layer (around a Conv1D, say): they move
 # values, whatever the layer is, and keep the scale of their input.
-MOVES_VALUES = frozenset({BuiltinOperator.RESHAPE, BuiltinOperator.PAD})
+MOVES_VALUES = frozenset({Op.RESHAPE, Op.PAD, Op.TRANSPOSE, Op.STRIDED_SLICE})
+
+# Operators whose other input may be a constant that is computed with.
+TAKES_CONSTANTS = frozenset({Op.ADD, Op.SUB, Op.MUL, Op.PRELU})

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tflite_ptq4.converters.export_source import WEIGHT_AXES, ExportSource, weights_for_operator
+from tflite_ptq4.converters.export_source import ExportSource
 from tflite_ptq4.converters.flatbuffer_model import parse
 from tflite_ptq4.converters.graph_editor import GraphEditor
 from tflite_ptq4.converters.schema import TensorT
+from tflite_ptq4.converters.weight_layout import WEIGHT_AXES, input_places, weights_for_operator
 from tflite_ptq4.errors import ReadbackError
 from tflite_ptq4.graph import Node
-from tflite_ptq4.quantized_weights import LayerWeights
+from tflite_ptq4.kernel_layout import along_outputs
+from tflite_ptq4.quantized_weights import LayerWeights, weight_grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,16 +61,18 @@ def _written_layers(data: bytes) -> dict[str, _WrittenLayer]:
     found = {}
     for operator in editor.graph.operators:
         builtin = editor.builtin_code(operator)
-        if builtin not in WEIGHT_AXES or len(operator.inputs) != 3:
+        places = input_places(builtin)
+        if builtin not in WEIGHT_AXES or len(operator.inputs) <= max(places):
             continue
-        tensors = [editor.tensors[int(index)] for index in operator.inputs]
+        indices = [int(operator.inputs[place]) for place in places]
+        tensors = [editor.tensors[index] for index in indices]
         kernel_name = tensors[1].name.decode()
         if kernel_name.endswith("/kernel"):
             found[kernel_name.removesuffix("/kernel")] = _WrittenLayer(
                 builtin=builtin,
-                kernel=editor.constant(int(operator.inputs[1])),
+                kernel=editor.constant(indices[1]),
                 kernel_tensor=tensors[1],
-                bias=editor.constant(int(operator.inputs[2])),
+                bias=editor.constant(indices[2]),
                 bias_tensor=tensors[2],
                 input_tensor=tensors[0],
             )
@@ -104,9 +108,6 @@ def _check_float(
 
 def _limits(node: Node, bits: NDArray[np.int64]) -> NDArray[np.int64]:
     """The largest integer of each weight's grid, in a shape that broadcasts to the kernel."""
-    from tflite_ptq4.kernel_layout import along_outputs
-    from tflite_ptq4.quantized_weights import weight_grid
-
     return along_outputs(node, weight_grid(bits).qmax)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ai_edge_litert import schema_py_generated as generated
 from ai_edge_litert.schema_py_generated import (
     ActivationFunctionType,
     AddOptionsT,
@@ -9,6 +10,7 @@ from ai_edge_litert.schema_py_generated import (
     BuiltinOperator,
     BuiltinOptions,
     DequantizeOptionsT,
+    FullyConnectedOptionsT,
     MaximumMinimumOptionsT,
     ModelT,
     MulOptionsT,
@@ -40,6 +42,7 @@ __all__ = [
     "BuiltinOperator",
     "BuiltinOptions",
     "DequantizeOptionsT",
+    "FullyConnectedOptionsT",
     "MaximumMinimumOptionsT",
     "ModelT",
     "MulOptionsT",
@@ -52,4 +55,5 @@ __all__ = [
     "TensorMapT",
     "TensorT",
     "TensorType",
+    "generated",
 ]

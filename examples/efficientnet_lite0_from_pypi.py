@@ -7,7 +7,6 @@ Run `./demo.sh`, or this file in an environment that has `examples/requirements.
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import sys
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from photographs import CALIBRATION, EVALUATION, packaged_file, write_crops
 from torch_checkpoint import read_checkpoint
+
+from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow
 
 if TYPE_CHECKING:
     import keras
@@ -122,7 +123,7 @@ def run(*arguments: str | Path) -> None:
 
 
 def main() -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import_tensorflow()
     float_file = OUTPUT / "efficientnet_lite0.keras"
     small_file = OUTPUT / "efficientnet_lite0_w4a8.tflite"
     calibration, evaluation = OUTPUT / "calibration", OUTPUT / "evaluation"
@@ -138,8 +139,8 @@ def main() -> None:
 
     quantize = ("quantize", str(float_file), "--preset", "w4a8", "--target", "int8_container")
     run(*quantize, "--calibration", calibration, "--output", small_file, *PREPROCESSING)
-    run("evaluate", float_file, small_file, "--data", evaluation, *PREPROCESSING)
     run("inspect", small_file)
+    run("evaluate", float_file, small_file, "--data", evaluation, *PREPROCESSING)
 
     before, after = (file.stat().st_size for file in (float_file, small_file))
     own_files = ("--calibration", "YOUR_FOLDER", "--output", "yours.tflite")
@@ -151,10 +152,10 @@ The 4-bit file:    {small_file.resolve()}
 The float network: {float_file.resolve()}
                    {before:,} bytes, {before / after:.1f} times as many
 
-How far the two agree is in the table of `evaluate`, on photographs that the calibration did not
-see. A handful of photographs is a demonstration: it shows that everything works and does not
-measure accuracy. Calibrate on 64 or more images like those that the network will meet, from a
-folder of your own:
+How far the two agree says the table above, on photographs that the calibration did not see. A
+handful of photographs is a demonstration: it shows that everything works and does not measure
+accuracy, and the network is calibrated on less variety than it was made for. Calibrate on 64 or more
+images like those that it will meet, from a folder of your own:
 
   {own}
 """

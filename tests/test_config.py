@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tflite_ptq4.config import LayerRule, LayerSettings, QuantizationConfig
+from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ConfigError
+from tflite_ptq4.layer_rules import LayerRule, LayerSettings
 
 BITS = st.integers(2, 8)
 CLIPPINGS = st.sampled_from(["auto", "laplace", "gaussian", "min_max", "percentile", "mse"])
@@ -41,7 +42,9 @@ def configs(draw: st.DrawFn) -> QuantizationConfig:
     weight_allocation = draw(st.sampled_from(["none", "paper", "exact"]))
     activation_allocation = draw(st.sampled_from(["none", "paper", "exact"]))
     bias_correction, variance_correction = draw(st.booleans()), draw(st.booleans())
-    means = ["bias", "roundings", "weights"] + ["none"] * (variance_correction or not bias_correction)
+    means = ["bias", "roundings", "weights"] + ["none"] * (
+        variance_correction or not bias_correction
+    )
     return QuantizationConfig(
         weight_bits=draw(BITS),
         activation_bits=draw(BITS),
@@ -53,6 +56,7 @@ def configs(draw: st.DrawFn) -> QuantizationConfig:
             else "per_channel"
         ),
         activation_granularity=draw(st.sampled_from(["per_channel", "per_tensor"])),
+        quantized_tensors=draw(st.sampled_from(["all", "layer_inputs"])),
         weight_scale=draw(st.sampled_from(["squared_error", "max_abs", "laplace", "gaussian"])),
         activation_clipping=draw(CLIPPINGS),
         percentile=draw(st.floats(50, 100)),
@@ -125,6 +129,7 @@ class TestRoundTrip:
 CHOICES = {
     "weight_granularity": "'per_channel', 'per_tensor'",
     "activation_granularity": "'per_channel', 'per_tensor'",
+    "quantized_tensors": "'all', 'layer_inputs'",
     "weight_scale": "'squared_error', 'max_abs', 'laplace', 'gaussian'",
     "activation_clipping": "'auto', 'laplace', 'gaussian', 'min_max', 'percentile', 'mse'",
     "weight_bit_allocation": "'none', 'paper', 'exact'",
@@ -494,9 +499,9 @@ class TestPrecedence:
         ("fields", "place", "weight_bits"),
         [
             ({}, {}, 4),
-            ({"depthwise_weight_bits": 6}, {}, 6),
-            ({"depthwise_weight_bits": 6}, {"first": True}, 8),
-            ({"depthwise_weight_bits": 6, "rules": (NAME_3,)}, {}, 3),
+            ({"depthwise_weight_bits": 6}, {"depthwise": True}, 6),
+            ({"depthwise_weight_bits": 6}, {"depthwise": True, "first": True}, 8),
+            ({"depthwise_weight_bits": 6, "rules": (NAME_3,)}, {"depthwise": True}, 3),
         ],
     )
     def test_depthwise_kernels(
@@ -548,11 +553,15 @@ class TestProperties:
             ({"activation_granularity": "per_channel"}, True, "float_simulated"),
             ({"activation_bit_allocation": "exact"}, True, "float_simulated"),
             ({"weight_bit_allocation": "exact"}, False, "int8_container"),
+            ({"mean_correction": "weights"}, False, "float_simulated"),
+            ({"mean_correction": "weights", "bias_correction": False}, False, "int8_container"),
+            ({"mean_correction": "roundings"}, False, "int8_container"),
         ],
     )
     def test_target(self, fields: dict[str, Any], per_channel: bool, target: str) -> None:
         config = QuantizationConfig(**fields)
         assert config.needs_per_channel_activations is per_channel
+        assert config.needs_float_target is (target == "float_simulated")
         assert config.default_target == target
 
     @pytest.mark.parametrize(
@@ -567,6 +576,14 @@ class TestProperties:
     )
     def test_images(self, fields: dict[str, Any], needed: bool) -> None:
         assert QuantizationConfig(**fields).needs_images is needed
+
+    @given(configs())
+    def test_without_images_nothing_else_changes(self, config: QuantizationConfig) -> None:
+        kept = config.without_images()
+        assert not kept.needs_images
+        assert kept == config or config.needs_images
+        choices = ("output_matching", "refit_weights", "weight_rounding")
+        assert kept.replace(**{name: getattr(config, name) for name in choices}) == config
 
     @pytest.mark.parametrize("kind", ["weight", "activation"])
     def test_the_mean_is_the_average_where_given(self, kind: str) -> None:

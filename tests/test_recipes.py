@@ -47,12 +47,13 @@ class TestEveryPreset:
         assert (config.first_layer_bits, config.last_layer_bits) == (8, 8)
 
 
-def test_the_paper_preset_has_its_three_parts_and_nothing_else() -> None:
+def test_the_paper_preset_has_its_three_parts() -> None:
     config = QuantizationConfig.preset("paper_w4a4")
     assert config.activation_granularity == "per_channel"
     assert (config.weight_bit_allocation, config.activation_bit_allocation) == ("exact", "exact")
     assert config.bias_correction and config.variance_correction
-    assert not config.needs_images
+    assert config.quantized_tensors == "layer_inputs"
+    assert config.weight_rounding == "nearest" and not config.refit_weights
     assert config.depthwise_weight_bits is None
 
 
@@ -62,7 +63,9 @@ def test_four_bit_activations_keep_signed_tensors_at_8_bits(name: str) -> None:
 
 
 def test_overrides_replace_fields_and_are_checked() -> None:
-    assert QuantizationConfig.preset("w4a8", weight_bits=3) == QuantizationConfig.preset("w4a8").replace(weight_bits=3)
+    assert QuantizationConfig.preset("w4a8", weight_bits=3) == QuantizationConfig.preset(
+        "w4a8"
+    ).replace(weight_bits=3)
     with pytest.raises(ConfigError, match="`weight_bits` of QuantizationConfig must be"):
         QuantizationConfig.preset("w4a8", weight_bits=16)
     with pytest.raises(ConfigError, match="The nearest known one is 'weight_bits'"):

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from tflite_ptq4.config import LayerRule, QuantizationConfig
+from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import (
     ConfigError,
     DataError,
@@ -22,6 +22,7 @@ from tflite_ptq4.errors import (
     StatisticsError,
     TargetError,
 )
+from tflite_ptq4.layer_rules import LayerRule
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 

@@ -7,102 +7,35 @@ from its name, and files written before it existed load with its default.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from fnmatch import fnmatchcase
-from functools import cache
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
 import yaml
 
 from tflite_ptq4 import recipes
+from tflite_ptq4.config_checks import check_fields, check_keys, nearest, quoted
 from tflite_ptq4.errors import ConfigError
+from tflite_ptq4.layer_rules import (
+    ActivationClipping,
+    Bits,
+    LayerRule,
+    LayerSettings,
+    rules_from_list,
+)
 
 SCHEMA_VERSION = 1
 
 Granularity = Literal["per_channel", "per_tensor"]
 WeightScale = Literal["squared_error", "max_abs", "laplace", "gaussian"]
-ActivationClipping = Literal["auto", "laplace", "gaussian", "min_max", "percentile", "mse"]
+QuantizedTensors = Literal["all", "layer_inputs"]
 BitAllocation = Literal["none", "paper", "exact"]
 MeanCorrection = Literal["bias", "roundings", "weights", "none"]
 WeightRounding = Literal["second_order", "nearest"]
-Bits = Annotated[int, (2, 8)]
 BitBound = Annotated[int, (0, 8)]
 AverageBits = Annotated[float, (0, 8)]
 Percent = Annotated[float, (50, 100)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerRule:
-    """An exception for the layers that it matches: leave them in float, or set other values.
-
-    Args:
-        match: glob on the layer's name (`*`, `?`, `[abc]`, case-sensitive), None for any name.
-        layer_type: class name of the Keras layer, e.g. "Dense", None for any type.
-        quantize: False leaves the layer in float.
-        weight_bits: bits of the weights, None to leave them as they are without this rule.
-        activation_bits: bits of the layer's output, signed or not, None to leave them.
-        activation_clipping: how the output is clipped, None to leave it.
-
-    Raises:
-        ConfigError: a value is out of its range, the rule matches nothing in particular, or it
-            gives bits or a clipping to layers that it leaves in float.
-    """
-
-    match: str | None = None
-    layer_type: str | None = None
-    quantize: bool = True
-    weight_bits: Bits | None = None
-    activation_bits: Bits | None = None
-    activation_clipping: ActivationClipping | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
-        _check_fields(self)
-        if self.match is None and self.layer_type is None:
-            raise ConfigError(
-                "A LayerRule must name its layers. Received: neither `match` nor `layer_type`. "
-                "Give one of them, or change the config's own fields to mean every layer."
-            )
-        overrides = (self.weight_bits, self.activation_bits, self.activation_clipping)
-        if not self.quantize and any(value is not None for value in overrides):
-            raise ConfigError(
-                "A LayerRule with `quantize=False` must set nothing else, for its layers stay in "
-                f"float. Received: {self!r}. Drop the other values, or `quantize=False`."
-            )
-
-    def applies_to(self, name: str, layer_type: str) -> bool:
-        """Whether both conditions that the rule states hold for the layer."""
-        return (self.match is None or fnmatchcase(name, self.match)) and (
-            self.layer_type is None or self.layer_type == layer_type
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerSettings:
-    """What the config says about one layer, with every rule resolved.
-
-    Args:
-        quantize: False where the layer stays in float; the three values after it are then None.
-        weight_bits: bits of the weights.
-        activation_bits: bits of the layer's output.
-        activation_clipping: how the output is clipped.
-        reason: the fields or rules that these values come from, "default" if from none.
-        allocate_weight_bits: whether an allocation spreads the config's `mean_weight_bits` over
-            the channels; False where every channel has `weight_bits`, e.g. by a rule.
-        allocate_activation_bits: the same for the output.
-    """
-
-    quantize: bool
-    weight_bits: int | None
-    activation_bits: int | None
-    activation_clipping: ActivationClipping | None
-    reason: str
-    allocate_weight_bits: bool = False
-    allocate_activation_bits: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +53,8 @@ class QuantizationConfig:
             `activation_bits`.
         weight_granularity: one weight scale per output channel or per tensor.
         activation_granularity: one clip per tensor or per channel.
+        quantized_tensors: every tensor that an operator on integers reads or writes, or, as in the
+            paper, only what layers with weights read, sums between them staying in float.
         weight_scale: the clip of the weights: least squared error on the weights themselves, their
             largest absolute value, or the analytic optimum for one density (section 3).
         activation_clipping: the clip of the activations: the analytic optimum for one density
@@ -160,6 +95,7 @@ class QuantizationConfig:
     average_activation_bits: AverageBits | None = None
     weight_granularity: Granularity = "per_channel"
     activation_granularity: Granularity = "per_tensor"
+    quantized_tensors: QuantizedTensors = "all"
     weight_scale: WeightScale = "squared_error"
     activation_clipping: ActivationClipping = "auto"
     percentile: Percent = 99.99
@@ -183,7 +119,7 @@ class QuantizationConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant, alone or together."""
-        _check_fields(self)
+        check_fields(self)
         if self.minimum_bits > self.maximum_bits:
             raise ConfigError(
                 "`minimum_bits` must not exceed `maximum_bits`. "
@@ -238,21 +174,25 @@ class QuantizationConfig:
             self.activation_granularity == "per_channel" or self.activation_bit_allocation != "none"
         )
 
-    def without_images(self) -> QuantizationConfig:
-        """The config with the choices that need images switched off."""
-        return self.replace(
-            output_matching=False, refit_weights=False, weight_rounding="nearest"
-        )
+    @property
+    def needs_float_target(self) -> bool:
+        """Whether no integer target can hold it: clips per channel, or weights off the grid."""
+        off_grid = self.bias_correction and self.mean_correction == "weights"
+        return self.needs_per_channel_activations or off_grid
+
+    @property
+    def default_target(self) -> str:
+        """The export target that holds what the config asks for and runs in most places."""
+        return "float_simulated" if self.needs_float_target else "int8_container"
 
     @property
     def needs_images(self) -> bool:
         """Whether the choices need the calibration images, not only the statistics."""
         return self.output_matching or self.refit_weights or self.weight_rounding == "second_order"
 
-    @property
-    def default_target(self) -> str:
-        """The export target that holds what the config asks for and runs in most places."""
-        return "float_simulated" if self.needs_per_channel_activations else "int8_container"
+    def without_images(self) -> QuantizationConfig:
+        """The config with the choices that need images switched off."""
+        return self.replace(output_matching=False, refit_weights=False, weight_rounding="nearest")
 
     def for_layer(
         self,
@@ -261,6 +201,7 @@ class QuantizationConfig:
         *,
         first: bool = False,
         last: bool = False,
+        depthwise: bool = False,
         signed_output: bool = False,
     ) -> LayerSettings:
         """Resolve rules, exceptions and defaults for one layer.
@@ -275,6 +216,7 @@ class QuantizationConfig:
             layer_type: its Keras class name.
             first: whether it is the first layer with weights.
             last: whether it is the last layer with weights.
+            depthwise: whether each of its channels has a kernel of its own.
             signed_output: whether its output can be negative, i.e. no ReLU is fused with it.
 
         Returns:
@@ -311,10 +253,10 @@ class QuantizationConfig:
 
         ends = ["first_layer_bits"] * first + ["last_layer_bits"] * last
         ends.sort(key=lambda end: getattr(self, end) or 0, reverse=True)
-        depthwise = ["depthwise_weight_bits"] * layer_type.startswith("DepthwiseConv")
+        kernels = ["depthwise_weight_bits"] * depthwise
         return LayerSettings(
             quantize=True,
-            weight_bits=resolve("weight_bits", ends + depthwise),
+            weight_bits=resolve("weight_bits", ends + kernels),
             activation_bits=resolve("activation_bits", ["signed_activation_bits"] * signed_output),
             activation_clipping=resolve("activation_clipping"),
             reason="; ".join(reasons) or "default",
@@ -332,7 +274,7 @@ class QuantizationConfig:
         Raises:
             ConfigError: a key is no field, or the changed config cannot be meant.
         """
-        _check_keys(changes, QuantizationConfig)
+        check_keys(changes, QuantizationConfig)
         return dataclasses.replace(self, **changes)
 
     @classmethod
@@ -349,8 +291,8 @@ class QuantizationConfig:
         known = recipes.names()
         if name not in known:
             raise ConfigError(
-                f"A preset must be one of {_quoted(known)}. Received: {name!r}. "
-                f"The nearest is {_nearest(name, known)!r}."
+                f"A preset must be one of {quoted(known)}. Received: {name!r}. "
+                f"The nearest is {nearest(name, known)!r}."
             )
         return cls.from_yaml(recipes.text(name)).replace(**overrides)
 
@@ -379,9 +321,9 @@ class QuantizationConfig:
                 f"A config must state the schema it is written in, `version: {SCHEMA_VERSION}`. "
                 f"Received: {version!r}. Add the line, or update this package for a newer file."
             )
-        _check_keys(values, cls)
+        check_keys(values, cls)
         if "rules" in values:
-            values["rules"] = _rules_from_list(values["rules"])
+            values["rules"] = rules_from_list(values["rules"])
         return cls(**values)
 
     def to_yaml(self) -> str:
@@ -428,85 +370,6 @@ class QuantizationConfig:
         if self.rules:
             parts.append(f"{len(self.rules)} layer rule{'s' * (len(self.rules) > 1)}")
         return ", ".join(parts)
-
-
-def _rules_from_list(rules: Any) -> tuple[LayerRule, ...]:
-    if not isinstance(rules, list) or not all(isinstance(rule, Mapping) for rule in rules):
-        raise ConfigError(
-            "`rules` must be a list of mappings with the fields of LayerRule. "
-            f"Received: {rules!r}. Write one `- match: ...` entry per rule."
-        )
-    result = []
-    for index, rule in enumerate(rules):
-        try:
-            _check_keys(rule, LayerRule)
-            result.append(LayerRule(**rule))
-        except ConfigError as error:
-            raise ConfigError(f"rules[{index}]: {error}") from error
-    return tuple(result)
-
-
-def _check_fields(record: QuantizationConfig | LayerRule) -> None:
-    for name, (expected, accepts) in _expectations(type(record)).items():
-        value = getattr(record, name)
-        if not accepts(value):
-            raise ConfigError(
-                f"`{name}` of {type(record).__name__} must be {expected}. Received: {value!r}."
-            )
-
-
-@cache
-def _expectations(record: type) -> dict[str, tuple[str, Callable[[Any], bool]]]:
-    hints = get_type_hints(record, include_extras=True)
-    return {f.name: _expectation(hints[f.name]) for f in fields(record)}
-
-
-def _expectation(hint: Any) -> tuple[str, Callable[[Any], bool]]:
-    """What a field of this type takes, in words and as a test."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        (inner,) = (argument for argument in arguments if argument is not NoneType)
-        expected, accepts = _expectation(inner)
-        return f"{expected}, or None", lambda value: value is None or accepts(value)
-    if origin is Annotated:
-        kind, (low, high) = arguments
-        noun, kinds = {int: ("an integer", (int,)), float: ("a number", (int, float))}[kind]
-        # Not isinstance: True is an int, and a numpy number cannot be written to YAML.
-        return f"{noun} from {low} to {high}", (
-            lambda value: type(value) in kinds and low <= value <= high
-        )
-    if origin is Literal:
-        return f"one of {_quoted(arguments)}", (
-            lambda value: isinstance(value, str) and value in arguments
-        )
-    if origin is tuple:
-        return f"a tuple of {arguments[0].__name__}", (
-            lambda value: (
-                isinstance(value, tuple) and all(isinstance(item, arguments[0]) for item in value)
-            )
-        )
-    return {
-        bool: ("True or False", lambda value: isinstance(value, bool)),
-        str: ("a string that is not empty", lambda value: isinstance(value, str) and value != ""),
-    }[hint]
-
-
-def _check_keys(values: Mapping[str, Any], record: type) -> None:
-    known = [f.name for f in fields(record)]
-    for key in values:
-        if key not in known:
-            raise ConfigError(
-                f"A key must be a field of {record.__name__}. Received: {key!r}. "
-                f"The nearest known one is {_nearest(key, known)!r}."
-            )
-
-
-def _nearest(word: object, known: Iterable[str]) -> str:
-    return difflib.get_close_matches(str(word), known, n=1, cutoff=0.0)[0]
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names)
 
 
 def _described(what: str, mean: float, allocation: str) -> str:

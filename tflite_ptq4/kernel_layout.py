@@ -1,7 +1,7 @@
 """Kernels of every kind of layer in the two layouts that the numerics work on.
 
-    matrix  [n, c_out]      the n weights of each output channel in a column
-    groups  [g, n, c / g]   the same, where g groups of outputs read different inputs
+matrix  [n, c_out]      the n weights of each output channel in a column
+groups  [g, n, c / g]   the same, where g groups of outputs read different inputs
 """
 
 from __future__ import annotations
@@ -22,11 +22,16 @@ def kernel_matrix(node: Node, kernel: NDArray | None = None) -> NDArray:
     kernel = node.kernel if kernel is None else kernel
     if node.kind == "depthwise_conv2d":
         return kernel.reshape(-1, kernel.shape[2] * kernel.shape[3])
+    if node.kind == "conv2d_transpose":
+        return np.swapaxes(kernel, 2, 3).reshape(-1, kernel.shape[2])
     return kernel.reshape(-1, kernel.shape[-1])
 
 
 def kernel_from_matrix(node: Node, matrix: NDArray) -> NDArray:
     """The inverse of `kernel_matrix`: the matrix in the layout of `node.kernel`."""
+    if node.kind == "conv2d_transpose":
+        height, width, outputs, inputs = node.kernel.shape
+        return np.swapaxes(matrix.reshape(height, width, inputs, outputs), 2, 3)
     return matrix.reshape(node.kernel.shape)
 
 
@@ -55,4 +60,23 @@ def along_outputs(node: Node, values: ArrayLike) -> NDArray:
     values = np.asarray(values)
     if node.kind == "depthwise_conv2d":
         return values.reshape(node.kernel.shape[2:])
+    if node.kind == "conv2d_transpose":
+        return values[:, None]
     return values
+
+
+def input_energy(node: Node) -> NDArray[np.float64]:
+    """Sum of the squared weights that each input channel meets, float64 [c_in].
+
+    White noise of variance v on channel c adds v times this to the sum of the output variances.
+    """
+    squares = node.kernel.astype(np.float64) ** 2
+    if node.kind == "depthwise_conv2d":
+        return squares.sum(axis=(0, 1, 3))
+    if node.kind == "dense":
+        return squares.sum(axis=1)
+    if node.kind == "conv2d_transpose":
+        return squares.sum(axis=(0, 1, 2))
+    groups = group_count(node)
+    by_group = squares.reshape(*squares.shape[:3], groups, -1).sum(axis=(0, 1, 4))
+    return by_group.T.reshape(-1)

@@ -30,6 +30,7 @@ class OperatorRule:
         fuses_relu: TFLite can fuse a ReLU or ReLU6 that follows into the operator.
         keeps_sign: the output has no negative value where no input has one.
         nonnegative: the output has no negative value, whatever the inputs are.
+        interpolates: the output, on its input's scale, lies between the levels and is rounded.
         fixed: (scale, zero_point) on the 8-bit unsigned grid where the specification names them.
     """
 
@@ -38,23 +39,46 @@ class OperatorRule:
     fuses_relu: bool = False
     keeps_sign: bool = False
     nonnegative: bool = False
+    interpolates: bool = False
     fixed: tuple[float, int] | None = None
 
 
 RULES: dict[str, OperatorRule] = {
+    # with weights
     "conv2d": OperatorRule(OutputScale.OWN, weighted=True, fuses_relu=True),
     "depthwise_conv2d": OperatorRule(OutputScale.OWN, weighted=True, fuses_relu=True),
+    "conv2d_transpose": OperatorRule(OutputScale.OWN, weighted=True, fuses_relu=True),
     "dense": OperatorRule(OutputScale.OWN, weighted=True, fuses_relu=True),
+    # joining tensors, or a tensor and a number
     "add": OperatorRule(OutputScale.OWN, fuses_relu=True, keeps_sign=True),
+    "subtract": OperatorRule(OutputScale.OWN, fuses_relu=True),
+    "multiply": OperatorRule(OutputScale.OWN, fuses_relu=True, keeps_sign=True),
     "concatenate": OperatorRule(OutputScale.OWN, keeps_sign=True),
+    # reducing
     "mean": OperatorRule(OutputScale.OWN, keeps_sign=True),
+    "max": OperatorRule(OutputScale.INPUT, keeps_sign=True),
+    # functions of one value
     "relu": OperatorRule(OutputScale.OWN, nonnegative=True),
     "relu6": OperatorRule(OutputScale.OWN, nonnegative=True),
-    "max_pool": OperatorRule(OutputScale.INPUT, keeps_sign=True),
-    "average_pool": OperatorRule(OutputScale.INPUT, keeps_sign=True),
-    "pad": OperatorRule(OutputScale.INPUT, keeps_sign=True),
-    "reshape": OperatorRule(OutputScale.INPUT, keeps_sign=True),
+    "leaky_relu": OperatorRule(OutputScale.OWN),
+    "prelu": OperatorRule(OutputScale.OWN),
+    "elu": OperatorRule(OutputScale.OWN),
+    "gelu": OperatorRule(OutputScale.OWN),
+    "hard_swish": OperatorRule(OutputScale.OWN),
+    "sigmoid": OperatorRule(OutputScale.FIXED, nonnegative=True, fixed=(1.0 / 256.0, 0)),
+    "tanh": OperatorRule(OutputScale.FIXED, fixed=(1.0 / 128.0, 128)),
     "softmax": OperatorRule(OutputScale.FIXED, nonnegative=True, fixed=(1.0 / 256.0, 0)),
+    # moving, selecting or interpolating values
+    "max_pool": OperatorRule(OutputScale.INPUT, keeps_sign=True),
+    "average_pool": OperatorRule(OutputScale.INPUT, keeps_sign=True, interpolates=True),
+    "resize_bilinear": OperatorRule(OutputScale.INPUT, keeps_sign=True, interpolates=True),
+    "resize_nearest": OperatorRule(OutputScale.INPUT, keeps_sign=True),
+    "pad": OperatorRule(OutputScale.INPUT, keeps_sign=True),
+    "crop": OperatorRule(OutputScale.INPUT, keeps_sign=True),
+    "reshape": OperatorRule(OutputScale.INPUT, keeps_sign=True),
+    "transpose": OperatorRule(OutputScale.INPUT, keeps_sign=True),
+    "depth_to_space": OperatorRule(OutputScale.INPUT, keeps_sign=True),
+    # anything else
     "float": OperatorRule(OutputScale.FLOAT),
 }
 

@@ -50,12 +50,17 @@ class QuantizedModel:
 
         return simulate(self._lowered, self.plan, self.weights)
 
-    def to_tflite(self, target: str | None = None, *, io: str = "float32") -> bytes:
+    def to_tflite(
+        self, target: str | None = None, *, io: str = "float32", layout: str = "fast"
+    ) -> bytes:
         """The network as a .tflite file, read back and checked against the plan.
 
         Args:
-            target: "int8_container" or "float_simulated"; the config's default where None.
+            target: "int8_container", "packed_int4" or "float_simulated"; the config's default
+                where None.
             io: type of inputs and outputs, "float32" or "int8".
+            layout: of "packed_int4": "fast" packs weights where that is accelerated, "smallest"
+                wherever it loads.
 
         Returns:
             The flatbuffer.
@@ -68,7 +73,8 @@ class QuantizedModel:
         file = self._float_file
         source = ExportSource(
             float_data=file.data,
-            keys=file.keys,
+            read_keys=file.read_keys,
+            written_keys=file.written_keys,
             input_names=file.input_names,
             output_names=file.output_names,
             graph=self._lowered.graph,
@@ -76,10 +82,16 @@ class QuantizedModel:
             weights=self.weights,
             description=f"tflite-ptq4 {__version__}: {self.plan.config.describe()}",
         )
-        return export(source, target=target or self.plan.config.default_target, io=io)
+        target = target or self.plan.config.default_target
+        return export(source, target=target, io=io, layout=layout)
 
     def save(
-        self, path: str | os.PathLike[str], target: str | None = None, *, io: str = "float32"
+        self,
+        path: str | os.PathLike[str],
+        target: str | None = None,
+        *,
+        io: str = "float32",
+        layout: str = "fast",
     ) -> None:
         """Write the .tflite file; a file that is there is replaced only by a whole one.
 
@@ -87,12 +99,13 @@ class QuantizedModel:
             path: where to.
             target: as in `to_tflite`.
             io: as in `to_tflite`.
+            layout: as in `to_tflite`.
 
         Raises:
             TargetError: the target cannot hold the plan.
             OutputError: the path is not writable.
         """
-        write_bytes(path, self.to_tflite(target, io=io))
+        write_bytes(path, self.to_tflite(target, io=io, layout=layout))
 
     @cached_property
     def _float_file(self) -> FloatFile:

@@ -110,8 +110,12 @@ class QuantizationPlan:
     fingerprint: str
 
     def layer(self, name: str) -> LayerPlan:
-        """The plan of the operator of that name."""
-        return next(layer for layer in self.layers if layer.name == name)
+        """The plan of the operator of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return {layer.name: layer for layer in self.layers}[name]
 
     @property
     def in_float(self) -> tuple[LayerPlan, ...]:

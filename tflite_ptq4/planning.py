@@ -16,7 +16,7 @@ from tflite_ptq4.clipping import choose_clip
 from tflite_ptq4.config import LayerSettings, QuantizationConfig
 from tflite_ptq4.errors import ModelError, StatisticsError
 from tflite_ptq4.graph import LayerGraph, Node
-from tflite_ptq4.kernel_layout import kernel_matrix
+from tflite_ptq4.kernel_layout import input_energy, kernel_matrix
 from tflite_ptq4.numerics.bit_allocation import allocate_bits
 from tflite_ptq4.numerics.ranges import affine_range
 from tflite_ptq4.operator_rules import OutputScale
@@ -63,6 +63,8 @@ def build_plan(
 def end_layers(graph: LayerGraph) -> tuple[frozenset[str], frozenset[str]]:
     """The first and the last layers: with weights, and no other weights before or after them.
 
+    Layers that are only affine per channel, such as a Rescaling of the input, do not count.
+
     Returns:
         Names of the first layers and of the last layers.
     """
@@ -70,17 +72,19 @@ def end_layers(graph: LayerGraph) -> tuple[frozenset[str], frozenset[str]]:
     first = set()
     for node in graph.nodes:
         touched = any(tensor in downstream for tensor in node.inputs)
-        if node.rule.weighted and not touched:
+        weighted = node.rule.weighted and "affine" not in node.attributes
+        if weighted and not touched:
             first.add(node.name)
-        if touched or node.rule.weighted:
+        if touched or weighted:
             downstream.update(node.outputs)
     upstream: set[str] = set()  # tensors that weights depend on
     last = set()
     for node in reversed(graph.nodes):
         touched = any(tensor in upstream for tensor in node.outputs)
-        if node.rule.weighted and not touched:
+        weighted = node.rule.weighted and "affine" not in node.attributes
+        if weighted and not touched:
             last.add(node.name)
-        if touched or node.rule.weighted:
+        if touched or weighted:
             upstream.update(node.inputs)
     return frozenset(first), frozenset(last)
 
@@ -140,15 +144,16 @@ class _Planner:
             node.layer_type,
             first=node.name in self.first,
             last=node.name in self.last,
+            depthwise=node.kind == "depthwise_conv2d",
             signed_output=node.output not in self.graph.nonnegative,
         )
 
     def _touches_integers(self, tensor: str) -> bool:
+        if self.config.quantized_tensors == "layer_inputs":
+            return bool(self._weighted_readers(tensor) & self.quantized)
         producer = self.graph.producer.get(tensor)
         written = producer is not None and producer.name in self.quantized
-        return written or any(
-            node.name in self.quantized for node in self.graph.consumers[tensor]
-        )
+        return written or any(node.name in self.quantized for node in self.graph.consumers[tensor])
 
     def _weight_bits(self, node: Node, settings: LayerSettings) -> NDArray[np.int64]:
         channels = node.output_channels
@@ -173,8 +178,13 @@ class _Planner:
         if producer is not None and producer.rule.fixed is not None:
             scale, zero_point = producer.rule.fixed
             return TensorPlan(
-                name, name, np.array([8]), np.array([scale]), np.array([zero_point]),
-                ("fixed",), "the TFLite specification names the scale of this operator",
+                name,
+                name,
+                np.array([8]),
+                np.array([scale]),
+                np.array([zero_point]),
+                ("fixed",),
+                "the TFLite specification names the scale of this operator",
             )
         if name not in self.statistics:
             raise StatisticsError(
@@ -190,13 +200,16 @@ class _Planner:
         bits, reason = self._activation_bits(name, settings)
         if self.config.needs_per_channel_activations:
             if not reason and settings is not None and settings.allocate_activation_bits:
-                bits = self._allocated_bits(statistics, one_sided)
+                bits = self._allocated_bits(name, statistics, one_sided)
                 reason = f"{self.config.activation_bit_allocation} bit allocation"
         else:
             statistics = statistics.per_tensor()
         bits = np.broadcast_to(np.asarray(bits, dtype=np.int64), (statistics.channels,))
         choice = choose_clip(
-            statistics, bits, method=clipping, one_sided=one_sided,
+            statistics,
+            bits,
+            method=clipping,
+            one_sided=one_sided,
             percentile=self.config.percentile,
         )
         scale, zero_point = affine_range(choice.low, choice.high, np.maximum(bits, 1))
@@ -228,8 +241,9 @@ class _Planner:
         return bits, ""
 
     def _allocated_bits(
-        self, statistics: TensorStatistics, one_sided: bool
+        self, name: str, statistics: TensorStatistics, one_sided: bool
     ) -> NDArray[np.int64]:
+        """Bits of each channel of an activation, for the least error that its readers see."""
         widths = range(self.config.maximum_bits + 1)
         errors = np.stack(
             [
@@ -253,8 +267,17 @@ class _Planner:
             method=method,
             minimum=self.config.minimum_bits,
             maximum=self.config.maximum_bits,
+            weight=self._reader_energy(name, statistics.channels) if method == "exact" else None,
             error_table=errors if method == "exact" else None,
         )
+
+    def _reader_energy(self, name: str, channels: int) -> NDArray[np.float64] | None:
+        """How much the layers that read a tensor amplify an error in each of its channels."""
+        readers = [node for node in self.graph.nodes if node.name in self._weighted_readers(name)]
+        energies = [input_energy(node) for node in readers]
+        if not energies or any(len(energy) != channels for energy in energies):
+            return None
+        return np.sum(energies, axis=0)
 
     def _leaves_the_network(self, name: str) -> bool:
         """Whether a tensor reaches the outputs through no weights."""
@@ -262,7 +285,8 @@ class _Planner:
             return True
         readers = self.graph.consumers[name]
         return bool(readers) and all(
-            not node.rule.weighted and node.rule.output_scale is OutputScale.FIXED
+            not node.rule.weighted
+            and node.rule.output_scale is OutputScale.FIXED
             and self._leaves_the_network(node.output)
             for node in readers
         )

@@ -159,7 +159,9 @@ def round_to_nearest(
         int32 [n, C].
     """
     integers = quantize(weight, scale, 0, weight_grid(bits))
-    return np.where(bits >= LEAST_GRID_BITS, integers, np.sign(weight.mean(axis=0))).astype(np.int32)
+    return np.where(bits >= LEAST_GRID_BITS, integers, np.sign(weight.mean(axis=0))).astype(
+        np.int32
+    )
 
 
 def weight_grid(bits: NDArray[np.int64]) -> IntegerGrid:
@@ -239,10 +241,10 @@ def correct_bias(
 def _mean_per_weight(node: Node, input_mean: NDArray[np.float64]) -> NDArray[np.float64]:
     """The expected input of every weight, [n, c_out] in the layout of `kernel_matrix`."""
     kernel = node.kernel
-    if node.kind == "dense":
+    if node.kind in ("dense", "depthwise_conv2d"):
         spread = np.broadcast_to(input_mean[:, None], kernel.shape)
-    elif node.kind == "depthwise_conv2d":
-        spread = np.broadcast_to(input_mean[:, None], kernel.shape)
+    elif node.kind == "conv2d_transpose":
+        spread = np.broadcast_to(input_mean, kernel.shape)
     else:
         groups = group_count(node)
         by_group = np.repeat(input_mean.reshape(groups, -1).T, kernel.shape[3] // groups, axis=1)

@@ -14,7 +14,7 @@ from tflite_ptq4.cli.console import (
     results_only_on_stdout,
 )
 from tflite_ptq4.cli.files import check_images, images_from
-from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow
+from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow, native_stderr_held_back
 from tflite_ptq4.errors import ModelError
 from tflite_ptq4.evaluation import (
     TFLITE_IDENTIFIER,
@@ -86,7 +86,8 @@ def _is_tflite(path: Path) -> bool:
 def _runnable(path: Path, threads: int) -> RunnableModel:
     message(f"Loading {path}")
     if _is_tflite(path):
-        return tflite_model(read_model_file(path), name=str(path), num_threads=threads)
+        with native_stderr_held_back():
+            return tflite_model(read_model_file(path), name=str(path), num_threads=threads)
     import_tensorflow()
     return keras_model(load_model(path), name=str(path), size=path.stat().st_size)
 

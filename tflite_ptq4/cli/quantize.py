@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from tflite_ptq4.atomic_write import write_bytes
 from tflite_ptq4.cli.arguments import DEFAULT_PRESET
 from tflite_ptq4.cli.console import decibels, message, print_json, results_only_on_stdout
 from tflite_ptq4.cli.files import check_images, check_output, images_from
-from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow
+from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow, native_stderr_held_back
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ConfigError, TargetError
 from tflite_ptq4.evaluation import EvaluationRow, evaluate_models, keras_model, tflite_model
@@ -42,10 +43,18 @@ def run(arguments: argparse.Namespace) -> None:
             statistics = _calibrated(model, images)
         from tflite_ptq4.pipeline import quantize_model
 
-        message(f"Quantizing: {config.describe()}")
-        pixels = None if images is None else images.images[:]
-        quantized = quantize_model(model, statistics, config, images=pixels)
-        content = quantized.to_tflite(target=target, io=arguments.io)
+        if images is None and config.needs_images:
+            message(_left_out(config))
+        quantized = quantize_model(
+            model,
+            statistics,
+            config,
+            images=None if images is None else images.images[:],
+            progress=partial(track, "Quantizing"),
+        )
+        message(f"Quantized: {quantized.report.config}")
+        with native_stderr_held_back():
+            content = quantized.to_tflite(target=target, io=arguments.io)
         comparison = None
         if images is not None:
             comparison = _compared(model, arguments.model, content, arguments.output, images)
@@ -55,6 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     result = {
         "output": str(arguments.output),
         "bytes": len(content),
+        "float_model_bytes": arguments.model.stat().st_size,
         "target": target,
         "io": arguments.io,
         "plan": None if arguments.plan is None else str(arguments.plan),
@@ -66,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
         print_json(result)
     else:
         print(quantized.report.render())
-        _print_result(result)
+        _print_result(result, arguments.model)
 
 
 def _config(arguments: argparse.Namespace) -> QuantizationConfig:
@@ -78,11 +88,16 @@ def _config(arguments: argparse.Namespace) -> QuantizationConfig:
 def _target(arguments: argparse.Namespace, config: QuantizationConfig) -> str:
     """Return the export target, or refuse one that cannot hold what the config asks for."""
     target = arguments.target or config.default_target
-    if target != "float_simulated" and config.needs_per_channel_activations:
+    if target != "float_simulated" and config.needs_float_target:
         raise TargetError(
-            f"The target {target!r} must have one scale per activation tensor, but the recipe "
-            "clips activations per channel. Use --target float_simulated, or another recipe, "
-            "such as --preset w4a4."
+            f"The target {target!r} must have one scale per activation tensor and weights on the "
+            "integer grid. Received: a recipe "
+            + (
+                "that clips activations per channel. "
+                if config.needs_per_channel_activations
+                else "with mean_correction: weights, which leaves the grid. "
+            )
+            + "Use --target float_simulated, or another recipe, such as --preset w4a4."
         )
     if target == "float_simulated" and arguments.io != "float32":
         raise TargetError(
@@ -101,11 +116,6 @@ def _checked_inputs(
         check_images(arguments.calibration)
     elif arguments.statistics is None:
         raise ConfigError("Calibration needs images or statistics: give --calibration PATH.")
-    elif config.needs_images:
-        raise ConfigError(
-            "The recipe corrects the layers on images (weight_rounding='second_order', "
-            "refit_weights or output_matching): give --calibration PATH beside --statistics."
-        )
     inputs = (arguments.model, arguments.calibration, arguments.statistics, arguments.recipe)
     check_output(arguments.output, inputs=inputs)
     if arguments.plan is not None:
@@ -121,26 +131,32 @@ def _calibrated(model: keras.Model, images: ImageSet | None) -> CalibrationStati
     return calibrate(model, images.images, progress=partial(track, "Calibrating"))
 
 
+def _left_out(config: QuantizationConfig) -> str:
+    """Say which choices of the recipe have no effect for lack of images."""
+    kept = config.without_images()
+    names = [f.name for f in fields(config) if getattr(config, f.name) != getattr(kept, f.name)]
+    return (
+        "No images were given (--calibration), so the recipe's corrections that need them are left "
+        f"out: {', '.join(names)}."
+    )
+
+
 def _compared(
     model: keras.Model, path: Path, content: bytes, output: Path, images: ImageSet
 ) -> dict[str, Any]:
     """Run the file in LiteRT and compare it with the float model."""
+    float_model = keras_model(model, name=str(path), size=path.stat().st_size)
+    with native_stderr_held_back():
+        file = tflite_model(content, name=str(output))
     row: EvaluationRow
-    _, row = evaluate_models(
-        [
-            keras_model(model, name=str(path), size=path.stat().st_size),
-            tflite_model(content, name=str(output)),
-        ],
-        images,
-        progress=track,
-    )
+    _, row = evaluate_models([float_model, file], images, progress=track)
     return {"images": len(images), "agreement": row.agreement, "sqnr_db": row.sqnr_db}
 
 
-def _print_result(result: dict[str, Any]) -> None:
+def _print_result(result: dict[str, Any], model: Path) -> None:
     print(
         f"Wrote {result['output']}: {result['bytes']:,} bytes, target {result['target']}, "
-        f"{result['io']} input and output."
+        f"{result['io']} input and output ({model}: {result['float_model_bytes']:,} bytes)."
     )
     if result["plan"] is not None:
         print(f"Wrote {result['plan']}: the plan.")

@@ -1,4 +1,4 @@
-"""Importing TensorFlow without the pages of notes that its native code writes to stderr."""
+"""Using TensorFlow without the pages of notes that its native code writes to stderr."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from tflite_ptq4.errors import Ptq4Error
 
 _STDERR = 2
 
@@ -19,19 +21,26 @@ def import_tensorflow() -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     # TensorFlow 2.21 notes its CPU features whatever the level is.
     with native_stderr_held_back():
-        importlib.import_module("tensorflow")
+        tensorflow = importlib.import_module("tensorflow")
         importlib.import_module("keras")
+        # Looking for devices reports each kind that is missing, at the latest with the first model.
+        tensorflow.config.list_logical_devices()
 
 
 @contextmanager
 def native_stderr_held_back() -> Iterator[None]:
-    """Keep what is written to file descriptor 2 meanwhile, and show it only after an exception."""
+    """Keep what is written to file descriptor 2 meanwhile, and show it only after a failure.
+
+    An error of ours says all that there is to say, and shows nothing.
+    """
     with tempfile.TemporaryFile() as held_back:
         sys.stderr.flush()
         terminal = os.dup(_STDERR)
         os.dup2(held_back.fileno(), _STDERR)
         try:
             yield
+        except Ptq4Error:
+            raise
         except BaseException:
             held_back.seek(0)
             os.write(terminal, held_back.read())

@@ -44,8 +44,8 @@ class CalibrationCallback(keras.callbacks.Callback):
         self._tapped = observed_tensors(self.lowered)
         shapes = {name: graph.shapes[name] for name in self._tapped}
         self._accumulator = TensorAccumulator(shapes, graph.nonnegative)
-        self._armed = False
-        self._observing: dict[str, Callable] = {}
+        # For each function of Keras, the model's own and the one that observes, made of it.
+        self._observing: dict[str, tuple[Callable, Callable]] = {}
         self._restore: Callable[[], None] | None = None
 
     @property
@@ -93,68 +93,79 @@ class CalibrationCallback(keras.callbacks.Callback):
             f"{where}. Check the images' preparation and the model's weights."
         )
 
-    # Keras calls these. A wrapper that runs one batch each time it is armed stands in for the
-    # model's compiled function, so that a run broken off half-way leaves a model that works.
+    # Keras calls these. For each batch a function that observes stands in for the model's compiled
+    # one. Where a run breaks off in between, the next run of the model puts the model's own back.
 
     def on_predict_begin(self, logs: object = None) -> None:
-        """Let the model's predict function observe."""
-        self._start("predict_function", self._target.make_predict_function)
+        """Refuse to run with another model."""
+        self._require_own_model()
 
     def on_predict_batch_begin(self, batch: int, logs: object = None) -> None:
-        """Observe the batch that comes."""
-        self._armed = True
+        """Let the model's predict function observe the batch that comes."""
+        self._start("predict_function")
 
     def on_predict_batch_end(self, batch: int, logs: object = None) -> None:
-        """Refuse the batch if it held NaN or Inf."""
+        """Put the predict function back, and refuse the batch if it held NaN or Inf."""
+        self._stop()
         self.raise_if_not_finite(batch)
 
     def on_predict_end(self, logs: object = None) -> None:
-        """Put the model's predict function back."""
+        """Put the model's predict function back: after the last batch one more was begun."""
         self._stop()
 
     def on_test_begin(self, logs: object = None) -> None:
-        """Let the model's test function observe."""
-        self._start("test_function", self._target.make_test_function)
+        """Refuse to run with another model."""
+        self._require_own_model()
 
     def on_test_batch_begin(self, batch: int, logs: object = None) -> None:
-        """Observe the batch that comes."""
-        self._armed = True
+        """Let the model's test function observe the batch that comes."""
+        self._start("test_function")
 
     def on_test_batch_end(self, batch: int, logs: object = None) -> None:
-        """Refuse the batch if it held NaN or Inf."""
+        """Put the test function back, and refuse the batch if it held NaN or Inf."""
+        self._stop()
         self.raise_if_not_finite(batch)
 
     def on_test_end(self, logs: object = None) -> None:
-        """Put the model's test function back."""
+        """Put the model's test function back: after the last batch one more was begun."""
         self._stop()
 
-    def _start(self, attribute: str, make: Callable) -> None:
+    def _require_own_model(self) -> None:
         if self.model is not self._target:
             raise StatisticsError(
                 f"The callback must run with the model that it was made for, "
                 f"{self._target.name!r}. Received: {self.model.name!r}. Make a "
                 "CalibrationCallback of this model."
             )
+
+    def _start(self, attribute: str) -> None:
         self._stop()
-        model = self._target
-        original = getattr(model, attribute)
-        if attribute not in self._observing:
+        model, maker = self._target, f"make_{attribute}"
+        make, original = getattr(model, maker), getattr(model, attribute)
+        # `compile` makes the model forget its function: what was made of it is out of date then.
+        if self._observing.get(attribute, (None,))[0] is not original:
             make(force=True)
-            self._observing[attribute] = getattr(model, attribute)
-        observing = self._observing[attribute]
+            self._observing[attribute] = (original, getattr(model, attribute))
+        observing = self._observing[attribute][1]
 
         def function(data):
-            if not self._armed:
-                return original(data)
-            self._armed = False
             with self._observing_call():
                 return observing(data)
 
+        def make_after_broken_run(force=False):
+            self._stop()
+            return make(force=force)
+
+        def restore() -> None:
+            del vars(model)[maker]
+            if getattr(model, attribute) is function:
+                setattr(model, attribute, original)
+
         setattr(model, attribute, function)
-        self._restore = lambda: setattr(model, attribute, original)
+        vars(model)[maker] = make_after_broken_run
+        self._restore = restore
 
     def _stop(self) -> None:
-        self._armed = False
         if self._restore is not None:
             self._restore()
             self._restore = None
@@ -177,15 +188,15 @@ class CalibrationCallback(keras.callbacks.Callback):
         traced = self.lowered.trace
         named = dict(zip(traced.inputs, inputs, strict=True))
         values = run_primitives(self.lowered.primitives, named)
-        self._accumulator.update({name: values[self.lowered.taps[name]] for name in self._tapped})
+        # What a layer in float gives may be integers or of half precision.
+        self._accumulator.update(
+            {name: tf.cast(values[self.lowered.taps[name]], tf.float32) for name in self._tapped}
+        )
         return traced.pack([values[name] for name in traced.outputs])
 
 
 def observed_tensors(lowered: LoweredModel) -> tuple[str, ...]:
-    """The tensors whose statistics quantization needs: inputs and what operators write.
-
-    What only moves or selects values has its input's scale and needs no statistics of its own.
-    """
+    """The tensors whose statistics are gathered: inputs and what operators write, if of channels."""
     graph = lowered.graph
     computed = (
         tensor for node in graph.nodes for tensor in node.outputs if len(graph.shapes[tensor]) > 1

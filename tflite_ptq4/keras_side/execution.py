@@ -35,7 +35,7 @@ def linear(node: Node, value, kernel, bias):
     """The linear part of an operator with weights: kernel and bias, before the activation.
 
     Args:
-        node: conv2d, depthwise_conv2d or dense.
+        node: an operator with weights.
         value: float32 tensor [n, ..., c_in].
         kernel: float32 in the layout of `node.kernel`.
         bias: float32 [c_out].
@@ -45,10 +45,24 @@ def linear(node: Node, value, kernel, bias):
     """
     if node.kind == "dense":
         return ops.add(ops.matmul(value, kernel), bias)
-    geometry = {key: node.attributes[key] for key in ("strides", "padding", "dilation_rate")}
-    convolution = ops.conv if node.kind == "conv2d" else ops.depthwise_conv
-    outputs = convolution(value, kernel, data_format="channels_last", **geometry)
-    return ops.add(outputs, ops.reshape(bias, (1,) * (len(outputs.shape) - 1) + (-1,)))
+    one_axis = node.attributes.get("rank") == 1
+    if one_axis:
+        value = ops.expand_dims(value, 1)
+    strides, padding = node.attributes["strides"], node.attributes["padding"]
+    if node.kind == "conv2d_transpose":
+        outputs = ops.conv_transpose(value, kernel, strides, padding, data_format="channels_last")
+    else:
+        convolution = ops.conv if node.kind == "conv2d" else ops.depthwise_conv
+        outputs = convolution(
+            value,
+            kernel,
+            strides,
+            padding,
+            data_format="channels_last",
+            dilation_rate=node.attributes["dilation_rate"],
+        )
+    outputs = ops.add(outputs, ops.reshape(bias, (1, 1, 1, -1)))
+    return ops.squeeze(outputs, 1) if one_axis else outputs
 
 
 def activate(node: Node, value):

@@ -21,7 +21,8 @@ def fake_quantize(values, plan: TensorPlan, rounding: str = "half_even"):
     Args:
         values: float32 tensor [..., C].
         plan: one scale, or one for each of the C channels.
-        rounding: "half_even", or "half_away" from zero on the stored int8 value (AVERAGE_POOL_2D).
+        rounding: "half_even", or "half_away" from zero on the stored int8 value, as
+            AVERAGE_POOL_2D does.
 
     Returns:
         float32 tensor of the same shape.
@@ -51,7 +52,7 @@ def rounds_after(node: Node) -> str | None:
     Returns:
         "half_even", "half_away", or None for operators that only move or select values.
     """
-    if node.kind == "average_pool":
+    if node.rule.interpolates:
         return "half_away"
     return None if node.rule.output_scale is OutputScale.INPUT else "half_even"
 

@@ -1,7 +1,8 @@
 """The float network as a .tflite file in which every tensor of the graph can be found again.
 
-Lowering and fusion are TFLiteConverter's work. It is given the folded graph with every tensor as an
-output, so that the file itself says which of its tensors is which; names in the file are unreliable.
+Lowering and fusion are TFLiteConverter's work, one operator of the graph at a time: all of them go
+into one conversion, but each reads inputs of its own. So nothing is optimised across operators, and
+the file's signature says which of its tensors is which; names in the file are unreliable.
 """
 
 from __future__ import annotations
@@ -16,29 +17,32 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_ptq4.errors import ModelError
-from tflite_ptq4.keras_side.execution import run_graph
+from tflite_ptq4.keras_side.execution import run_graph, run_node
 from tflite_ptq4.keras_side.lowering import LoweredModel
 
 
 @dataclass(frozen=True, eq=False)
 class FloatFile:
-    """A float .tflite and the way around in it.
+    """A float .tflite of unconnected operators, and the way around in it.
 
     Attributes:
-        data: the flatbuffer; its outputs are all tensors of the graph, not the model's own.
-        keys: for each tensor of the graph its key in the file's signature.
+        data: the flatbuffer.
+        read_keys: for each tensor that an operator reads, or the user feeds, its key among the
+            inputs of the file's signature.
+        written_keys: for each tensor that an operator writes its key among the outputs.
         input_names: for each input of the graph the name that the user knows it by.
         output_names: the same for each output, in the order of the graph's outputs.
     """
 
     data: bytes
-    keys: Mapping[str, str]
+    read_keys: Mapping[str, str]
+    written_keys: Mapping[str, str]
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
 
 
 def to_float_tflite(lowered: LoweredModel) -> FloatFile:
-    """Convert the folded float graph, with a batch of one.
+    """Convert the operators of the folded float graph, with a batch of one.
 
     Args:
         lowered: the model.
@@ -47,29 +51,33 @@ def to_float_tflite(lowered: LoweredModel) -> FloatFile:
         The file, with a signature key for each tensor.
 
     Raises:
-        ModelError: a spatial size is not fixed, or TensorFlow's converter refuses the model.
+        ModelError: a spatial size is not fixed, or TensorFlow's converter refuses an operator.
     """
     graph = lowered.graph
-    specs = [
-        tf.TensorSpec(_fixed(name, graph.shapes[name]), tf.float32, name=f"i{position:05d}")
-        for position, name in enumerate(graph.inputs)
-    ]
-    keys = {name: f"i{position:05d}" for position, name in enumerate(graph.inputs)}
-    tensors = graph.tensors[len(graph.inputs) :]
-    keys.update({name: f"t{position:05d}" for position, name in enumerate(tensors)})
-
     held = _variables_in_float(lowered)
+    specs = _tensor_specs(lowered, held)
+    read = [name for name in graph.tensors if name in graph.inputs or graph.consumers[name]]
+    read_keys = {name: specs[name].name for name in read}
+    written_keys = {
+        name: f"w{position:05d}"
+        for position, name in enumerate(graph.tensors)
+        if name not in graph.inputs
+    }
 
-    @tf.function(input_signature=specs, autograph=False)
-    def forward(*inputs):
-        found = {}
+    @tf.function(input_signature=[specs[name] for name in read], autograph=False)
+    def operators(*tensors):
+        values, found = dict(zip(read, tensors, strict=True)), {}
         with _as_constants(held):
-            for node, _, results in run_graph(lowered, dict(zip(graph.inputs, inputs, strict=True))):
-                found.update({keys[n]: r for n, r in zip(node.outputs, results, strict=True)})
+            for node in graph.nodes:
+                arguments = [values[name] for name in node.inputs]
+                results = run_node(node, lowered.runs.get(node.name), arguments)
+                found.update(
+                    {written_keys[n]: r for n, r in zip(node.outputs, results, strict=True)}
+                )
         return found
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [forward.get_concrete_function()], trackable_obj=lowered.model
+        [operators.get_concrete_function()], trackable_obj=lowered.model
     )
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     try:
@@ -84,10 +92,32 @@ def to_float_tflite(lowered: LoweredModel) -> FloatFile:
         ) from error
     return FloatFile(
         data=bytes(data),
-        keys=keys,
+        read_keys=read_keys,
+        written_keys=written_keys,
         input_names=graph.inputs,
         output_names=_output_names(lowered),
     )
+
+
+def _tensor_specs(lowered: LoweredModel, held: list) -> dict[str, tf.TensorSpec]:
+    """Shape and type of every tensor for a batch of one."""
+    graph = lowered.graph
+    inputs = [tf.TensorSpec(_fixed(name, graph.shapes[name]), tf.float32) for name in graph.inputs]
+    found: dict[str, tf.Tensor] = {}
+
+    @tf.function(input_signature=inputs, autograph=False)
+    def forward(*tensors):
+        named = dict(zip(graph.inputs, tensors, strict=True))
+        found.update(named)
+        with _as_constants(held):
+            for node, _, results in run_graph(lowered, named):
+                found.update(zip(node.outputs, results, strict=True))
+
+    forward.get_concrete_function()
+    return {
+        name: tf.TensorSpec(found[name].shape, found[name].dtype, name=f"r{position:05d}")
+        for position, name in enumerate(graph.tensors)
+    }
 
 
 def _output_names(lowered: LoweredModel) -> tuple[str, ...]:

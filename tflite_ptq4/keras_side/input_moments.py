@@ -34,7 +34,7 @@ def input_moments(node: Node, exact: tf.Tensor, coded: tf.Tensor) -> InputMoment
     """Moments of the input patches of one layer.
 
     Args:
-        node: a layer with weights.
+        node: a layer with weights, not a transposed convolution.
         exact: float32 [images, ...], its input in the float network.
         coded: its input in the quantized network, of the same shape.
 
@@ -76,6 +76,8 @@ def _by_group(rows: tf.Tensor, groups: int) -> tf.Tensor:
 
 def _row_pairs(node: Node, exact: tf.Tensor, coded: tf.Tensor):
     """The same sampled patches of both inputs, in chunks of bounded size, as [rows, taps, c_in]."""
+    if node.attributes.get("rank") == 1:
+        exact, coded = exact[:, None], coded[:, None]
     if node.kind == "dense":
         channels = exact.shape[-1]
         rows = [tf.reshape(value, [-1, 1, channels]) for value in (exact, coded)]

@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.graph import Node, last_uses
+from tflite_ptq4.keras_side.execution import activate, linear, run_node
+from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
+from tflite_ptq4.keras_side.input_moments import InputMoments, input_moments
+from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.kernel_layout import (
     group_count,
     kernel_from_groups,
     kernel_groups,
     kernel_matrix,
 )
-from tflite_ptq4.keras_side.execution import activate, linear, run_node
-from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
-from tflite_ptq4.keras_side.input_moments import InputMoments, input_moments
-from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.numerics.output_matching import match_channels
 from tflite_ptq4.numerics.ridge_refit import ridge_refit
 from tflite_ptq4.numerics.second_order_rounding import second_order_rounding
@@ -125,9 +125,12 @@ def _quantize_layer(
     bits = plan.layer(node.name).weight_bits
     weight = kernel_matrix(node).astype(np.float64)
     moments = None
-    if config.refit_weights or config.weight_rounding == "second_order":
+    # Each phase of a transposed convolution reads other taps: there is no one second moment.
+    if node.kind != "conv2d_transpose" and (
+        config.refit_weights or config.weight_rounding == "second_order"
+    ):
         moments = input_moments(node, exact_input, coded_input)
-    if config.refit_weights:
+    if config.refit_weights and moments is not None:
         refitted = ridge_refit(
             kernel_groups(node).astype(np.float64), moments.coded, moments.cross, RIDGE
         )
@@ -154,7 +157,7 @@ def _round(
     moments: InputMoments | None,
 ) -> NDArray[np.int32]:
     nearest = round_to_nearest(weight, scale, bits)
-    if config.weight_rounding == "nearest":
+    if config.weight_rounding == "nearest" or moments is None:
         return nearest
     groups = group_count(node)
     rounded = second_order_rounding(
@@ -175,9 +178,7 @@ def _match_output(
     exact_output: tf.Tensor,
 ) -> LayerWeights:
     """Fold into scale and bias what gives each channel the float network's mean and deviation."""
-    output = linear(
-        node, coded_input, weights.dequantized(node), weights.bias.astype(np.float32)
-    )
+    output = linear(node, coded_input, weights.dequantized(node), weights.bias.astype(np.float32))
     float_mean, float_std = _mean_and_std(exact_output)
     mean, std = _mean_and_std(output)
     limit = MATCHING_LIMIT if config.weight_granularity == "per_channel" else 1.0

@@ -48,7 +48,8 @@ def lower(model: keras.Model) -> LoweredModel:
     W_folded = W * gamma / sqrt(variance + epsilon),
     b_folded = (b - mean) * gamma / sqrt(variance + epsilon) + beta; computed in float64.
 
-    A BatchNormalization that follows no convolution or Dense becomes a 1x1 depthwise convolution.
+    A BatchNormalization that follows no convolution or Dense becomes a 1x1 depthwise convolution, and
+    so does every other layer that is affine per channel.
 
     Args:
         model: a built functional or Sequential Keras 3 model, nested ones included.
@@ -100,9 +101,7 @@ class _Lowering:
         source = {}
         for primitive in primitives:
             if primitive.kind == "identity":
-                source[primitive.outputs[0]] = source.get(
-                    primitive.inputs[0], primitive.inputs[0]
-                )
+                source[primitive.outputs[0]] = source.get(primitive.inputs[0], primitive.inputs[0])
         self.reads = Counter(
             source.get(tensor, tensor)
             for primitive in primitives
@@ -178,7 +177,7 @@ class _Lowering:
         )
         self.nodes[node.name] = node
         if not node.rule.weighted:
-            self.runs[node.name] = primitive.run
+            self.runs[node.name] = primitive.lowered_run or primitive.run
             self.symbolic_runs[node.name] = primitive.run_on_clone or (
                 lambda _, run=primitive.run: run
             )
@@ -199,13 +198,19 @@ class _Lowering:
                 bias=(producer.bias * factor + offset).astype(np.float32),
             )
             self._merge(primitive, folded)
-        elif len(primitive.shapes[0]) == 4:
+        elif len(primitive.shapes[0]) in (3, 4):
             self._append(
                 primitive,
                 kind="depthwise_conv2d",
                 kernel=factor.reshape(1, 1, -1, 1).astype(np.float32),
                 bias=offset.astype(np.float32),
-                attributes={"strides": (1, 1), "padding": "valid", "dilation_rate": (1, 1)},
+                attributes={
+                    "strides": (1, 1),
+                    "padding": "valid",
+                    "dilation_rate": (1, 1),
+                    "affine": True,
+                    **({"rank": 1} if len(primitive.shapes[0]) == 3 else {}),
+                },
             )
         else:
             self._append(
@@ -213,5 +218,5 @@ class _Lowering:
                 kind="float",
                 kernel=None,
                 bias=None,
-                reason="a BatchNormalization away from any convolution or Dense, not on images",
+                reason=f"{primitive.layer_type} after no convolution or Dense, and not on images",
             )

@@ -127,8 +127,8 @@ class TensorAccumulator:
 
     def first_not_finite(self) -> str | None:
         """The first tensor, in the order of execution, that has held NaN or Inf."""
-        sums = self._sums.numpy()[0]
-        finite = np.isfinite(sums) & np.isfinite(self._extremes())
+        seen = (self._sums[0], self._minimum, self._maximum)
+        finite = np.logical_and.reduce([np.isfinite(values.numpy()) for values in seen])
         if finite.all():
             return None
         channel = int(np.argmin(finite))
@@ -157,11 +157,6 @@ class TensorAccumulator:
                 int(count), minimum[part], maximum[part], sums[:, part], self._histogram(name)
             )
         return found
-
-    def _extremes(self) -> np.ndarray:
-        # Inf - Inf is NaN, so one test of the sum finds Inf and NaN on either side.
-        with np.errstate(invalid="ignore"):
-            return self._minimum.numpy() + self._maximum.numpy()
 
     def _bins(self, name: str) -> int:
         return BINS_PER_SIGN + 1 if name in self._nonnegative else BIN_COUNT

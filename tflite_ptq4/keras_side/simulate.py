@@ -76,9 +76,7 @@ class _LayerNames:
         return name
 
 
-def _weighted(
-    node: Node, name: str, value, plan: QuantizationPlan, weights: LayerWeights | None
-):
+def _weighted(node: Node, name: str, value, plan: QuantizationPlan, weights: LayerWeights | None):
     if weights is None:
         kernel, bias = node.kernel, node.bias
     else:
@@ -86,6 +84,8 @@ def _weighted(
         bias = weights.stored_bias(plan.tensors.get(node.inputs[0]))
     layer = _new_layer(node, name)
     output = layer(value)
+    if node.attributes.get("rank") == 1:
+        kernel = kernel[0]
     layer.set_weights([kernel, np.asarray(bias, dtype=np.float32)])
     return output
 
@@ -93,10 +93,19 @@ def _weighted(
 def _new_layer(node: Node, name: str) -> keras.layers.Layer:
     if node.kind == "dense":
         return keras.layers.Dense(node.output_channels, name=name)
+    one_axis = node.attributes.get("rank") == 1
+    first_axis = 1 if one_axis else 0  # of a row of height 1 the second axis is the only one
+    geometry = {
+        "kernel_size": node.kernel.shape[first_axis:2],
+        "strides": node.attributes["strides"][first_axis:],
+        "padding": node.attributes["padding"],
+        "name": name,
+    }
+    if node.kind == "conv2d_transpose":
+        return keras.layers.Conv2DTranspose(node.output_channels, **geometry)
+    geometry["dilation_rate"] = node.attributes["dilation_rate"][first_axis:]
     if node.kind == "conv2d":
-        return keras.layers.Conv2D(
-            node.output_channels, node.kernel.shape[:2], name=name, **node.attributes
-        )
-    return keras.layers.DepthwiseConv2D(
-        node.kernel.shape[:2], depth_multiplier=node.kernel.shape[3], name=name, **node.attributes
-    )
+        conv = keras.layers.Conv1D if one_axis else keras.layers.Conv2D
+        return conv(node.output_channels, groups=node.attributes["groups"], **geometry)
+    depthwise = keras.layers.DepthwiseConv1D if one_axis else keras.layers.DepthwiseConv2D
+    return depthwise(depth_multiplier=node.kernel.shape[3], **geometry)

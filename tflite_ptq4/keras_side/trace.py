@@ -28,6 +28,7 @@ class Call:
         inputs: names of the tensors that are its arguments.
         outputs: names of the tensors that it gives.
         shapes: shape of each output.
+        constants: the arguments that are no tensors of the graph.
         run: list of tensors in, list of tensors out.
         run_on_clone: given a name, the same run on a copy of the layer, for symbolic tensors: a
             call of the user's own layer would be recorded in the user's model.
@@ -38,6 +39,7 @@ class Call:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     shapes: tuple[tuple[int | None, ...], ...]
+    constants: tuple[object, ...]
     run: Run
     run_on_clone: Callable[[str], Run]
 
@@ -69,6 +71,9 @@ def is_functional(operation: object) -> bool:
     """Whether a Keras object is a model whose symbolic graph can be read."""
     if not isinstance(operation, keras.Model) or not operation.built:
         return False
+    # A subclass with its own `call` may compute anything, whatever its graph says.
+    if type(operation).call.__module__.partition(".")[0] != "keras":
+        return False
     try:
         outputs = operation.outputs
     except (AttributeError, ValueError):
@@ -95,7 +100,7 @@ def trace(model: keras.Model) -> Trace:
             f"{type(model).__name__}. Load or build it with the `keras` package."
         )
     if not is_functional(model):
-        state = "has no symbolic graph" if model.built else "is not built"
+        state = "computes by its own `call`" if model.built else "is not built"
         raise ModelError(
             f"`model` must be a built functional or Sequential model. Received: {model.name!r} "
             f"({type(model).__name__}), which {state}. Call it on a keras.Input and wrap the "
@@ -111,6 +116,9 @@ def trace(model: keras.Model) -> Trace:
         if isinstance(model, keras.Sequential)
         else keras.tree.map_structure(lambda _: next(positions), model.output)
     )
+    # As the model's `call` does, hand out a list of one tensor as the tensor.
+    if isinstance(structure, list | tuple) and len(structure) == 1:
+        (structure,) = structure
     return Trace(
         calls=tuple(tracer.calls),
         inputs=tuple(inputs),
@@ -155,6 +163,7 @@ class _Tracer:
                         inputs=tuple(arguments),
                         outputs=tuple(results),
                         shapes=tuple(tuple(tensor.shape) for tensor in node.outputs),
+                        constants=_constants(node),
                         run=_repeat_call(node, node.operation),
                         run_on_clone=lambda name, node=node: _repeat_call(
                             node, clone_operation(node.operation, name)
@@ -184,6 +193,11 @@ def _nodes_in_order(model: keras.Model) -> list:
             stack.append((tensor, True))
             stack.extend((argument, False) for argument in reversed(node.input_tensors))
     return ordered
+
+
+def _constants(node) -> tuple[object, ...]:
+    leaves = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+    return tuple(leaf for leaf in leaves if not isinstance(leaf, keras.KerasTensor))
 
 
 def _repeat_call(node, operation: keras.Operation) -> Run:

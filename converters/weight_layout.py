@@ -1,0 +1,81 @@
+"""Kernels in the layouts of TFLite's operators, and where operators keep them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tflite_ptq4.converters.schema import OPERATOR_NAMES, BuiltinOperator, OperatorT
+from tflite_ptq4.errors import ReadbackError, TargetError
+from tflite_ptq4.graph import Node
+from tflite_ptq4.kernel_layout import kernel_matrix
+
+# The axis of the output channels, along which the scales lie.
+WEIGHT_AXES = {
+    BuiltinOperator.CONV_2D: 0,
+    BuiltinOperator.DEPTHWISE_CONV_2D: 3,
+    BuiltinOperator.FULLY_CONNECTED: 0,
+    BuiltinOperator.TRANSPOSE_CONV: 0,
+}
+
+# Where the image, the kernel and the bias stand among an operator's inputs.
+_INPUT_PLACES = {BuiltinOperator.TRANSPOSE_CONV: (2, 1, 3)}
+
+
+def input_places(builtin: int) -> tuple[int, int, int]:
+    """Places of the image, the kernel and the bias among the inputs of a weighted operator."""
+    return _INPUT_PLACES.get(builtin, (0, 1, 2))
+
+
+def with_weights(operator: OperatorT, builtin: int, kernel: int, bias: int) -> None:
+    """Give a weighted operator another kernel and bias."""
+    _, kernel_place, bias_place = input_places(builtin)
+    inputs = [int(index) for index in operator.inputs]
+    inputs += [-1] * (bias_place + 1 - len(inputs))
+    inputs[kernel_place], inputs[bias_place] = kernel, bias
+    operator.inputs = np.asarray(inputs, dtype=np.int32)
+
+
+def weights_for_operator(
+    node: Node, values: NDArray, builtin: int, shape: NDArray, expected: NDArray | None
+) -> NDArray:
+    """A kernel in the layout of a TFLite operator.
+
+        CONV_2D             [c_out, kh, kw, c_in / groups]
+        DEPTHWISE_CONV_2D   [1, kh, kw, c_out]
+        FULLY_CONNECTED     [c_out, c_in]
+        TRANSPOSE_CONV      [c_out, kh, kw, c_in]
+
+    Args:
+        node: the layer.
+        values: array in the layout of `node.kernel`.
+        builtin: the operator that computes the layer in the file.
+        shape: the shape of the operator's weights in the file.
+        expected: the float weights in the file, to be sure that they are this layer's.
+
+    Returns:
+        The values, of that shape.
+
+    Raises:
+        TargetError: another operator computes the layer.
+        ReadbackError: the file's weights are not this layer's.
+    """
+    if builtin not in WEIGHT_AXES:
+        raise TargetError(
+            f"Layer {node.name!r} ({node.layer_type}) must convert to one operator with weights. "
+            f"Received: {OPERATOR_NAMES[builtin]} from TFLiteConverter. Leave the layer in float "
+            f"with a rule: match: {node.name!r}, quantize: false."
+        )
+
+    def arranged(array: NDArray) -> NDArray:
+        matrix = kernel_matrix(node, array)
+        if WEIGHT_AXES[builtin] == 0:
+            matrix = matrix.T
+        return np.ascontiguousarray(matrix).reshape(shape)
+
+    if expected is not None and not np.array_equal(arranged(node.kernel), expected):
+        raise ReadbackError(
+            f"The converted file must hold the folded weights of layer {node.name!r}. Received: "
+            "others. Please report this model."
+        )
+    return arranged(values)

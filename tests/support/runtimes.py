@@ -1,0 +1,109 @@
+"""Run a .tflite file over many images, and ask LiteRT which operators it left to XNNPACK."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from integer_reference import expose_all_tensors
+
+RUNTIMES = ("litert", "tensorflow")
+
+
+def interpreter(data: bytes, runtime: str = "litert") -> Any:
+    """An interpreter of one of `RUNTIMES`, with its XNNPACK default, ready to run."""
+    if runtime == "litert":
+        from ai_edge_litert.interpreter import Interpreter
+    else:
+        from tensorflow import lite
+
+        Interpreter = lite.Interpreter  # noqa: N806
+    ready = Interpreter(model_content=data, num_threads=1)
+    ready.allocate_tensors()
+    return ready
+
+
+def outputs(
+    data: bytes, images: Sequence[np.ndarray], runtime: str = "litert"
+) -> list[np.ndarray]:
+    """The outputs of a file in their order, one image after the other.
+
+    Args:
+        data: the file.
+        images: for each input of the file its images, [n, ...].
+        runtime: one of `RUNTIMES`.
+
+    Returns:
+        For each output an array [n, ...].
+    """
+    return list(_run(data, images, runtime).values())
+
+
+def computed_tensors(data: bytes, images: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
+    """Every tensor that LiteRT computes from the inputs, by index, [n, ...] over the images."""
+    return _run(expose_all_tensors(data), images, "litert")
+
+
+def _run(data: bytes, images: Sequence[np.ndarray], runtime: str) -> dict[int, np.ndarray]:
+    ready = interpreter(data, runtime)
+    found: dict[int, list[np.ndarray]] = {
+        detail["index"]: [] for detail in ready.get_output_details()
+    }
+    for position in range(len(images[0])):
+        for detail, values in zip(ready.get_input_details(), images, strict=True):
+            ready.set_tensor(detail["index"], values[position : position + 1])
+        ready.invoke()
+        for index, values in found.items():
+            values.append(ready.get_tensor(index))
+    return {index: np.concatenate(values) for index, values in found.items()}
+
+
+def operators_outside_xnnpack(data: bytes) -> list[str]:
+    """The operators that LiteRT computes with its builtin kernels, by name.
+
+    The interpreter lists the file's operators followed by one DELEGATE for each part that XNNPACK
+    has taken over. What is left is found from the outputs backwards: a tensor that a DELEGATE
+    writes needs the tensors that it reads, any other one needs its own operator.
+    """
+    ready = interpreter(data)
+    producer: dict[int, Any] = {}
+    for operator in ready._get_ops_details():
+        for output in operator["outputs"]:
+            producer[int(output)] = operator  # a DELEGATE comes last and replaces
+    pending = [int(detail["index"]) for detail in ready.get_output_details()]
+    left: dict[int, str] = {}
+    seen: set[int] = set()
+    while pending:
+        tensor = pending.pop()
+        if tensor in seen or tensor not in producer:
+            continue
+        seen.add(tensor)
+        operator = producer[tensor]
+        if operator["op_name"] != "DELEGATE":
+            left[operator["index"]] = operator["op_name"]
+        pending += [int(index) for index in operator["inputs"] if index >= 0]
+    return [left[index] for index in sorted(left)]
+
+
+def int8_tensors(data: bytes) -> dict[int, tuple[float, int]]:
+    """Index -> (scale, zero point) of the int8 tensors of a file that are no constants."""
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    found = {}
+    for index, tensor in enumerate(model.subgraphs[0].tensors):
+        content = model.buffers[tensor.buffer].data
+        if tensor.type == schema.TensorType.INT8 and (content is None or len(content) == 0):
+            quantization = tensor.quantization
+            found[index] = (float(quantization.scale[0]), int(quantization.zeroPoint[0]))
+    return found
+
+
+def operator_names(data: bytes) -> list[str]:
+    """The builtin names of a file's operators, in the order of execution."""
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if name[0] != "_"}
+    codes = [
+        max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes
+    ]
+    return [names[codes[operator.opcodeIndex]] for operator in model.subgraphs[0].operators]

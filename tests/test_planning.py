@@ -1,0 +1,431 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_graphs import chain, graph_of, plain, statistics_of, weighted
+
+from tflite_ptq4 import LayerRule, ModelError, QuantizationConfig, StatisticsError
+from tflite_ptq4.graph import LayerGraph
+from tflite_ptq4.operator_rules import OutputScale
+from tflite_ptq4.plan import QuantizationPlan
+from tflite_ptq4.planning import build_plan, end_layers
+from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
+from tflite_ptq4.stats.tensor_statistics import TensorStatistics
+
+RNG = np.random.default_rng(0)
+KERNEL = RNG.normal(size=(3, 3, 2, 2))
+PAPER = QuantizationConfig.preset("paper_w4a4", quantized_tensors="all")
+
+
+def plan_of(graph: LayerGraph, config: QuantizationConfig | None = None) -> QuantizationPlan:
+    return build_plan(graph, statistics_of(graph), config or QuantizationConfig())
+
+
+def branched() -> LayerGraph:
+    """Two stems, one sum, two heads."""
+    return graph_of(
+        weighted("left", "image", KERNEL, activation="relu"),
+        weighted("right", "image", KERNEL),
+        plain("sum", "add", "left", "right", activation="relu"),
+        weighted("body", "sum", KERNEL, activation="relu"),
+        plain("pool", "max_pool", "body"),
+        weighted("head_a", "pool", KERNEL),
+        weighted("head_b", "body", KERNEL),
+        outputs=("head_a", "head_b"),
+    )
+
+
+# --- which layers are the first and the last ---
+
+
+@pytest.mark.parametrize(
+    ("graph", "first", "last"),
+    [
+        (chain("conv2d", "conv2d", "dense"), {"conv2d0"}, {"dense2"}),
+        (chain("pad", "conv2d", "mean"), {"conv2d1"}, {"conv2d1"}),
+        (chain("float", "dense", "softmax"), {"dense1"}, {"dense1"}),
+        (branched(), {"left", "right"}, {"head_a", "head_b"}),
+    ],
+    ids=["chain", "one layer", "float before", "branches"],
+)
+def test_end_layers(graph: LayerGraph, first: set[str], last: set[str]) -> None:
+    assert end_layers(graph) == (frozenset(first), frozenset(last))
+
+
+def test_a_skip_around_every_layer_changes_no_end() -> None:
+    graph = graph_of(
+        weighted("a", "image", KERNEL), weighted("b", "a", KERNEL), plain("sum", "add", "b", "image")
+    )
+    assert end_layers(graph) == (frozenset({"a"}), frozenset({"b"}))
+
+
+# --- bits ---
+
+
+def test_weight_bits_by_place() -> None:
+    plan = plan_of(
+        chain("conv2d", "depthwise_conv2d", "conv2d", "dense"),
+        QuantizationConfig(weight_bits=4, depthwise_weight_bits=6, last_layer_bits=7),
+    )
+    bits = {layer.name: layer.weight_bits.tolist() for layer in plan.layers}
+    assert bits == {
+        "conv2d0": [8, 8],  # first
+        "depthwise_conv2d1": [6, 6],
+        "conv2d2": [4, 4],
+        "dense3": [7, 7],  # last
+    }
+    assert "first_layer_bits" in plan.layer("conv2d0").reason
+    assert "depthwise_weight_bits" in plan.layer("depthwise_conv2d1").reason
+    assert "last_layer_bits" in plan.layer("dense3").reason
+
+
+def test_no_exceptions_where_none_are_asked_for() -> None:
+    config = QuantizationConfig(weight_bits=4, first_layer_bits=None, last_layer_bits=None)
+    plan = plan_of(chain("conv2d", "conv2d", "dense"), config)
+    assert [set(layer.weight_bits.tolist()) for layer in plan.layers] == [{4}] * 3
+
+
+def test_activation_bits_by_place() -> None:
+    plan = plan_of(
+        branched(),
+        QuantizationConfig(
+            activation_bits=4, input_bits=7, output_bits=6, signed_activation_bits=5
+        ),
+    )
+    bits = {name: tensor.bits.tolist() for name, tensor in plan.tensors.items()}
+    assert bits == {
+        "image": [7],
+        "left": [4],
+        "right": [5],  # signed
+        "sum": [4],
+        "body": [8],  # read by last layers only, one of them through the pool
+        "pool": [8],
+        "head_a": [6],
+        "head_b": [6],
+    }
+    assert plan.tensors["image"].reason == "network input"
+    assert plan.tensors["head_a"].reason == "network output"
+    assert plan.tensors["body"].reason == "input of the last layer"
+    assert "signed_activation_bits" in plan.tensors["right"].reason
+
+
+def test_the_input_of_the_last_layer_has_at_least_its_own_bits() -> None:
+    graph = chain("conv2d", "conv2d", "dense")
+    six = plan_of(graph, QuantizationConfig(activation_bits=4, last_layer_bits=6))
+    assert six.tensors["conv2d1"].bits.tolist() == [6]
+    none = plan_of(graph, QuantizationConfig(activation_bits=4, last_layer_bits=None))
+    assert none.tensors["conv2d1"].bits.tolist() == [4]
+    wide = plan_of(graph, QuantizationConfig(activation_bits=8, last_layer_bits=6))
+    assert wide.tensors["conv2d1"].bits.tolist() == [8]
+
+
+def test_what_goes_into_the_last_softmax_is_an_output_too() -> None:
+    config = QuantizationConfig(activation_bits=4, output_bits=7)
+    plan = plan_of(chain("conv2d", "dense", "softmax", activation=None), config)
+    assert plan.tensors["dense1"].bits.tolist() == [7]
+    softmax = plan.tensors["softmax2"]
+    assert (softmax.bits[0], softmax.scale[0], softmax.zero_point[0]) == (8, 1 / 256, 0)
+
+
+@pytest.mark.parametrize("average", [4, 3.5, 5.3])
+@pytest.mark.parametrize("method", ["exact", "paper"])
+def test_allocation_meets_the_average(average: float, method: str) -> None:
+    rng = np.random.default_rng(1)
+    kernels = [rng.normal(size=(3, 3, 20, 20)) * 2.0 ** rng.normal(size=20) for _ in range(3)]
+    graph = graph_of(
+        weighted("stem", "image", rng.normal(size=(3, 3, 2, 20)), activation="relu"),
+        weighted("a", "stem", kernels[0], activation="relu"),
+        weighted("b", "a", kernels[1], activation="relu"),
+        weighted("c", "b", kernels[2]),
+    )
+    config = QuantizationConfig(
+        average_weight_bits=average,
+        average_activation_bits=average,
+        weight_bit_allocation=method,
+        activation_bit_allocation=method,
+    )
+    plan = plan_of(graph, config)
+    weights, activations = plan.layer("a").weight_bits, plan.tensors["a"].bits
+    for bits in (weights, activations):
+        assert len(bits) == 20
+        assert len(set(bits.tolist())) > 1
+        assert (bits >= 0).all() and (bits <= 8).all()
+        if method == "exact":
+            assert bits.sum() == round(average * 20)
+        else:
+            assert bits.mean() == pytest.approx(average, abs=0.2)
+    assert plan.tensors["a"].reason == f"{method} bit allocation"
+    # The ends have their own bits: nothing is allocated there.
+    assert plan.layer("stem").weight_bits.tolist() == [8] * 20
+    assert plan.tensors["image"].bits.tolist() == [8, 8]
+
+
+def test_allocation_stays_in_its_bounds() -> None:
+    config = PAPER.replace(minimum_bits=3, maximum_bits=5)
+    plan = plan_of(chain("conv2d", "conv2d", "conv2d", "dense"), config)
+    for bits in (plan.layer("conv2d1").weight_bits, plan.tensors["conv2d1"].bits):
+        assert set(bits.tolist()) <= {3, 4, 5}
+
+
+# --- scales ---
+
+
+@given(
+    seed=st.integers(0, 500),
+    bits=st.integers(2, 8),
+    clipping=st.sampled_from(["auto", "laplace", "gaussian", "min_max", "percentile", "mse"]),
+    per_channel=st.booleans(),
+)
+def test_every_scale_holds_zero_and_is_a_float32(
+    seed: int, bits: int, clipping: str, per_channel: bool
+) -> None:
+    graph = chain("conv2d", "depthwise_conv2d", "dense", activation=None, seed=seed)
+    config = QuantizationConfig(
+        activation_bits=bits,
+        activation_clipping=clipping,
+        activation_granularity="per_channel" if per_channel else "per_tensor",
+    )
+    plan = build_plan(graph, statistics_of(graph, seed), config)
+    for tensor in plan.tensors.values():
+        assert tensor.per_channel == per_channel
+        np.testing.assert_array_equal(tensor.scale, tensor.scale.astype(np.float32))
+        assert (tensor.scale > 0).all()
+        assert (tensor.zero_point >= 0).all() and (tensor.zero_point < 2**tensor.bits).all()
+        assert (tensor.low <= 0).all() and (tensor.high >= 0).all()
+        assert set(tensor.method) <= {"laplace", "gaussian", "min_max", "percentile", "mse"}
+
+
+@pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
+def test_min_max_covers_the_range(granularity: str) -> None:
+    graph = chain("conv2d", "dense", activation=None)
+    statistics = statistics_of(graph)
+    config = QuantizationConfig(activation_clipping="min_max", activation_granularity=granularity)
+    for name, tensor in build_plan(graph, statistics, config).tensors.items():
+        seen = statistics[name] if tensor.per_channel else statistics[name].per_tensor()
+        # The zero point is whole: the range may move by half a step.
+        assert (tensor.low <= np.minimum(seen.minimum, 0) + tensor.scale / 2 * 1.001).all()
+        assert (tensor.high >= np.maximum(seen.maximum, 0) - tensor.scale / 2 * 1.001).all()
+        width = np.maximum(seen.maximum, 0) - np.minimum(seen.minimum, 0)
+        np.testing.assert_allclose(tensor.scale, width / 255, rtol=1e-6)
+
+
+def test_nonnegative_tensors_start_at_zero() -> None:
+    graph = chain("conv2d", "max_pool", "add", "dense", activation="relu")
+    plan = plan_of(graph)
+    for name in graph.nonnegative:
+        assert plan.tensors[name].zero_point.tolist() == [0]
+
+
+def test_a_channel_of_no_bits_is_its_mean() -> None:
+    """Three channels, of mean -2, 0 and 3: one level each, wherever the mean lies."""
+    graph = graph_of(
+        weighted("a", "image", np.ones((1, 1, 2, 3))),
+        weighted("b", "a", np.ones((1, 1, 3, 3))),
+        weighted("c", "b", np.ones((1, 1, 3, 3))),
+    )
+    values = np.array([[-2.5, -1.0, 3.5], [-1.5, 1.0, 2.5]])
+    statistics = {
+        name: TensorStatistics.from_array(values[:, : graph.shapes[name][-1]])
+        for name in graph.tensors
+    }
+    config = PAPER.replace(average_activation_bits=0, maximum_bits=4, last_layer_bits=None)
+    tensor = build_plan(graph, statistics, config).tensors["a"]
+    assert tensor.bits.tolist() == [0, 0, 0]
+    assert tensor.low.tolist() == tensor.high.tolist() == [-2.0, 0.0, 3.0]
+    assert tensor.method == ("mean",) * 3
+
+
+def test_dead_tensors_get_a_plan() -> None:
+    graph = chain("conv2d", "conv2d", "dense")
+    dead = TensorStatistics.from_array(np.zeros((4, 2)))
+    plan = build_plan(graph, {**statistics_of(graph), "conv2d0": dead}, QuantizationConfig())
+    assert plan.tensors["conv2d0"].scale.tolist() == [1.0]
+    assert plan.tensors["conv2d0"].zero_point.tolist() == [0]
+
+
+# --- shared scales ---
+
+
+@pytest.mark.parametrize("kind", ["max_pool", "average_pool", "pad", "reshape"])
+def test_what_moves_values_keeps_their_scale(kind: str) -> None:
+    plan = plan_of(chain("conv2d", kind, kind, "dense"))
+    own = plan.tensors["conv2d0"]
+    for name in (f"{kind}1", f"{kind}2"):
+        moved = plan.tensors[name]
+        assert (moved.name, moved.source) == (name, "conv2d0")
+        assert (moved.bits, moved.scale, moved.zero_point) == (own.bits, own.scale, own.zero_point)
+
+
+def concatenated(*extra, outputs: tuple[str, ...] = ("last",)) -> LayerGraph:
+    return graph_of(
+        weighted("stem", "image", KERNEL, activation="relu"),
+        weighted("a", "stem", KERNEL, activation="relu"),
+        weighted("b", "stem", KERNEL),
+        plain("pool", "max_pool", "stem"),
+        plain("joined", "concatenate", "a", "b", "pool"),
+        weighted("last", "joined", np.ones((1, 1, 6, 2))),
+        *extra,
+        outputs=outputs,
+    )
+
+
+def _sources(plan: QuantizationPlan, *names: str) -> list[str]:
+    return [plan.tensors[name].source for name in names]
+
+
+def test_tensors_that_only_meet_in_a_concatenation_share_its_scale() -> None:
+    plan = plan_of(concatenated())
+    # The pool moves values of `stem`, which others read too.
+    assert _sources(plan, "a", "b", "pool") == ["joined", "joined", "stem"]
+    assert plan.tensors["a"].scale == plan.tensors["joined"].scale
+    assert plan.tensors["joined"].zero_point > 0  # because of b
+    assert plan.tensors["a"].zero_point == plan.tensors["joined"].zero_point
+
+
+@pytest.mark.parametrize(
+    ("graph", "config"),
+    [
+        (concatenated(weighted("too", "a", KERNEL), outputs=("last", "too")), {}),
+        (concatenated(outputs=("last", "a")), {}),
+        (concatenated(), {"rules": (LayerRule(match="a", quantize=False),)}),
+        (concatenated(), {"activation_granularity": "per_channel"}),
+    ],
+    ids=["read elsewhere", "an output", "in float", "a scale per channel"],
+)
+def test_a_tensor_of_other_use_keeps_its_scale(graph: LayerGraph, config: dict) -> None:
+    assert _sources(plan_of(graph, QuantizationConfig(**config)), "a") == ["a"]
+
+
+def test_a_concatenation_of_concatenations_has_one_scale() -> None:
+    graph = graph_of(
+        weighted("a", "image", KERNEL),
+        weighted("b", "image", KERNEL),
+        plain("inner", "concatenate", "a", "b"),
+        weighted("c", "image", KERNEL),
+        plain("outer", "concatenate", "inner", "c"),
+        weighted("last", "outer", np.ones((1, 1, 6, 2))),
+    )
+    assert _sources(plan_of(graph), "a", "b", "inner", "c", "outer") == ["outer"] * 5
+
+
+def test_every_source_has_a_scale_of_its_own() -> None:
+    for graph in (concatenated(), branched(), chain("conv2d", "pad", "max_pool", "dense")):
+        plan = plan_of(graph)
+        for tensor in plan.tensors.values():
+            assert plan.tensors[tensor.source].source == tensor.source
+
+
+# --- rules, and what stays in float ---
+
+
+def test_a_rule_by_name_sets_bits_and_clipping() -> None:
+    rule = LayerRule(
+        match="conv2d1", weight_bits=3, activation_bits=5, activation_clipping="percentile"
+    )
+    plan = plan_of(
+        chain("conv2d", "conv2d", "conv2d", "dense"),
+        QuantizationConfig(rules=(rule,), activation_clipping="mse"),
+    )
+    assert plan.layer("conv2d1").weight_bits.tolist() == [3, 3]
+    assert plan.tensors["conv2d1"].bits.tolist() == [5]
+    assert plan.tensors["conv2d1"].method == ("percentile",)
+    assert plan.tensors["conv2d0"].method == ("mse",)
+    assert "rules[0]" in plan.layer("conv2d1").reason
+
+
+@pytest.mark.parametrize("match", ["block", "block/conv", "block/conv/linear", "block*"])
+def test_a_rule_on_a_layer_means_its_parts(match: str) -> None:
+    """A layer with `activation=` is lowered to "<its name>/linear"."""
+    graph = graph_of(
+        weighted("stem", "image", KERNEL, activation="relu"),
+        weighted("block/conv/linear", "stem", KERNEL, activation="relu"),
+        weighted("blocks", "block/conv/linear", KERNEL),
+    )
+    config = QuantizationConfig(
+        rules=(LayerRule(match=match, weight_bits=3),), last_layer_bits=None
+    )
+    plan = plan_of(graph, config)
+    assert plan.layer("block/conv/linear").weight_bits.tolist() == [3, 3]
+    expected = 3 if match == "block*" else 4
+    assert plan.layer("blocks").weight_bits.tolist() == [expected] * 2
+
+
+def test_a_layer_in_float_keeps_the_scales_of_its_neighbours() -> None:
+    graph = chain("conv2d", "conv2d", "conv2d", "dense")
+    plan = plan_of(
+        graph, QuantizationConfig(rules=(LayerRule(match="conv2d1", quantize=False),))
+    )
+    (layer,) = plan.in_float
+    assert (layer.name, layer.weight_bits) == ("conv2d1", None)
+    assert layer.reason == "quantize=False from rules[0]"
+    # What integer layers write and read is quantized, so conv2d1 reads and writes levels.
+    assert list(plan.tensors) == list(graph.tensors)
+
+
+def test_an_operator_without_integer_form_says_why() -> None:
+    plan = plan_of(chain("float", "conv2d", "float", "float", "max_pool", "float", "dense"))
+    reasons = {layer.name: layer.reason for layer in plan.in_float}
+    assert reasons == {
+        "float0": "no integer form",
+        "float2": "no integer form",
+        "float3": "no integer form",
+        "max_pool4": "no integer operator beside it",
+        "float5": "no integer form",
+    }
+    # The image, and what lies between two operators in float, are no integers.
+    assert list(plan.tensors) == ["float0", "conv2d1", "float5", "dense6"]
+
+
+def test_only_what_layers_read() -> None:
+    config = QuantizationConfig(quantized_tensors="layer_inputs", activation_bits=4)
+    plan = plan_of(branched(), config)
+    assert list(plan.tensors) == ["image", "sum", "body", "pool"]
+    assert all(layer.quantized for layer in plan.layers)
+    assert plan.tensors["pool"].source == "body"
+
+
+def test_the_plan_names_every_operator_and_its_graph() -> None:
+    graph = concatenated()
+    plan = plan_of(graph)
+    assert [layer.name for layer in plan.layers] == [node.name for node in graph.nodes]
+    assert plan.fingerprint == graph.fingerprint
+    for layer, node in zip(plan.layers, graph.nodes, strict=True):
+        assert (layer.weight_bits is not None) == node.rule.weighted
+        if node.rule.output_scale is OutputScale.OWN and layer.quantized:
+            assert layer.output in plan.tensors
+
+
+def test_the_same_plan_twice() -> None:
+    for config in (QuantizationConfig(), PAPER):
+        assert plan_of(branched(), config).to_dict() == plan_of(branched(), config).to_dict()
+
+
+# --- refusals ---
+
+
+def test_missing_statistics_are_named() -> None:
+    graph = chain("conv2d", "conv2d", "dense")
+    kept = {name: value for name, value in statistics_of(graph).items() if name != "conv2d1"}
+    with pytest.raises(StatisticsError, match="'conv2d1'"):
+        build_plan(graph, kept, QuantizationConfig())
+
+
+def test_a_tensor_that_saw_nothing_is_refused() -> None:
+    graph = chain("conv2d", "dense")
+    empty = CalibrationStatistics(
+        images=0,
+        fingerprint="",
+        tensors={name: TensorStatistics.empty(2) for name in graph.tensors},
+    )
+    with pytest.raises(StatisticsError, match="Calibrate"):
+        build_plan(graph, empty, QuantizationConfig())
+
+
+def test_a_config_that_leaves_everything_in_float_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"quantize=False from rules\[0\]"):
+        plan_of(
+            chain("conv2d", "dense"),
+            QuantizationConfig(rules=(LayerRule(match="*", quantize=False),)),
+        )

@@ -1,0 +1,181 @@
+"""Functions of one value: as layers, as operations, and as the `activation=` of other layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import keras
+from keras import layers, ops
+
+from tflite_ptq4.keras_side.cloning import clone_operation
+from tflite_ptq4.keras_side.primitives import (
+    Primitive,
+    expands,
+    in_float,
+    operation_types,
+    whole,
+)
+from tflite_ptq4.keras_side.trace import Call, Run
+
+_A = keras.activations
+
+# Functions that are one TFLite operator with an int8 kernel.
+_KINDS: dict[Callable, str] = {
+    _A.linear: "identity",
+    _A.relu: "relu",
+    _A.relu6: "relu6",
+    _A.elu: "elu",
+    _A.gelu: "gelu",
+    _A.sigmoid: "sigmoid",
+    _A.softmax: "softmax",
+    _A.tanh: "tanh",
+    _A.hard_swish: "hard_swish",
+    _A.leaky_relu: "leaky_relu",
+}
+
+
+def with_activation(
+    call: Call, body: Callable[[str], Primitive], activation: Callable | None
+) -> list[Primitive]:
+    """`body` followed by an activation function, the last of the two under the call's name."""
+    if activation is None or _KINDS.get(activation) == "identity":
+        return [body(call.name)]
+    inner = body(f"{call.name}/linear")
+    return [inner, *_activation(call, activation, inner.outputs[0])]
+
+
+def _activation(call: Call, activation: Callable, source: str) -> list[Primitive]:
+    """An activation function on the tensor `source`, writing what the call writes."""
+    if activation is _A.silu:
+        return _silu(call, source)
+    if activation is _A.hard_sigmoid:
+        return _hard_sigmoid(call, source)
+    kind = _KINDS.get(activation, "float")
+    if isinstance(activation, layers.ReLU):
+        kind = _relu_kind(activation) or "float"
+    title = getattr(activation, "__name__", type(activation).__name__)
+    reason = f"no integer form for the activation {title!r}" if kind == "float" else ""
+    step = _step(call, "", kind, (source,), lambda v: activation(v[0]), reason)
+    # Some of these functions take no symbolic tensor; as a layer each of them does.
+    return [replace(step, run_on_clone=lambda name: _as_layer(activation, name))]
+
+
+def _as_layer(activation: Callable, name: str) -> Run:
+    if isinstance(activation, layers.Layer):
+        layer = clone_operation(activation, name)
+    else:
+        layer = layers.Activation(activation, name=name)
+    return lambda values: [layer(values[0])]
+
+
+def _step(
+    call: Call,
+    part: str,
+    kind: str,
+    inputs: tuple[str, ...],
+    compute: Callable,
+    reason: str = "",
+) -> Primitive:
+    """One elementwise step; the part "" is the last and carries the call's name."""
+    name = f"{call.name}/{part}" if part else call.name
+    return Primitive(
+        name=name,
+        kind=kind,
+        layer_type=type(call.operation).__name__,
+        inputs=inputs,
+        outputs=(name,),
+        shapes=call.shapes,
+        run=lambda values: [compute(values)],
+        reason=reason,
+    )
+
+
+def _silu(call: Call, source: str) -> list[Primitive]:
+    """x * sigmoid(x), which TFLite computes as two operators."""
+    gate = _step(call, "gate", "sigmoid", (source,), lambda v: ops.sigmoid(v[0]))
+    product = _step(call, "", "multiply", (source, gate.name), lambda v: ops.multiply(v[0], v[1]))
+    return [gate, product]
+
+
+def _hard_sigmoid(call: Call, source: str) -> list[Primitive]:
+    """relu6(x + 3) / 6."""
+    moved = _step(call, "moved", "add", (source,), lambda v: ops.add(v[0], 3.0))
+    clipped = _step(call, "clipped", "relu6", (moved.name,), lambda v: ops.relu6(v[0]))
+    scaled = _step(call, "", "multiply", (clipped.name,), lambda v: ops.multiply(v[0], 1.0 / 6.0))
+    return [moved, clipped, scaled]
+
+
+def _relu_kind(layer: layers.ReLU) -> str | None:
+    if layer.negative_slope or layer.threshold:
+        return None
+    return {None: "relu", 6.0: "relu6"}.get(layer.max_value)
+
+
+@expands(layers.ReLU)
+def _relu(call: Call) -> list[Primitive]:
+    layer = call.operation
+    kind = _relu_kind(layer)
+    if kind is None:
+        return [
+            in_float(
+                call,
+                f"ReLU(max_value={layer.max_value}, negative_slope={layer.negative_slope}, "
+                f"threshold={layer.threshold}) has no integer form",
+            )
+        ]
+    return [whole(call, kind)]
+
+
+@expands(layers.Activation)
+def _activation_layer(call: Call) -> list[Primitive]:
+    return _activation(call, call.operation.activation, call.inputs[0])
+
+
+@expands(layers.Softmax)
+def _softmax(call: Call) -> list[Primitive]:
+    axis = call.operation.axis
+    if axis not in (-1, len(call.shapes[0]) - 1) or len(call.inputs) != 1:
+        return [in_float(call, f"Softmax over axis {axis} has no integer form, only the last axis")]
+    return [whole(call, "softmax")]
+
+
+@expands(layers.LeakyReLU)
+def _leaky_relu(call: Call) -> list[Primitive]:
+    return [whole(call, "leaky_relu")]
+
+
+@expands(layers.PReLU)
+def _prelu(call: Call) -> list[Primitive]:
+    if any(size != 1 for size in call.operation.alpha.shape[:-1]):
+        return [in_float(call, "PReLU has an integer form with shared_axes=[1, 2] only")]
+    return [whole(call, "prelu")]
+
+
+@expands(layers.ELU)
+def _elu(call: Call) -> list[Primitive]:
+    if call.operation.alpha != 1.0:
+        return [in_float(call, f"ELU(alpha={call.operation.alpha}) has no integer form, only 1.0")]
+    return [whole(call, "elu")]
+
+
+_OPERATIONS = {
+    "Relu": _A.relu,
+    "Relu6": _A.relu6,
+    "Elu": _A.elu,
+    "Gelu": _A.gelu,
+    "Sigmoid": _A.sigmoid,
+    "Tanh": _A.tanh,
+    "Silu": _A.silu,
+    "HardSigmoid": _A.hard_sigmoid,
+    "HardSilu": _A.hard_swish,
+    "LeakyRelu": _A.leaky_relu,
+}
+
+
+@expands(*operation_types(*_OPERATIONS))
+def _operation(call: Call) -> list[Primitive]:
+    activation = _OPERATIONS[type(call.operation).__name__]
+    if activation in (_A.silu, _A.hard_sigmoid):
+        return _activation(call, activation, call.inputs[0])
+    return [whole(call, _KINDS[activation])]

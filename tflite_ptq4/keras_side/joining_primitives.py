@@ -1,0 +1,83 @@
+"""Operators that join tensors: sums, differences, products, concatenation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from keras import layers, ops
+
+from tflite_ptq4.keras_side.primitives import (
+    Primitive,
+    expands,
+    in_float,
+    operation_types,
+    whole,
+)
+from tflite_ptq4.keras_side.trace import Call
+
+_FUNCTIONS: dict[str, Callable] = {
+    "add": ops.add,
+    "subtract": ops.subtract,
+    "multiply": ops.multiply,
+}
+
+
+@expands(layers.Add)
+def _add(call: Call) -> list[Primitive]:
+    return _chain(call, "add")
+
+
+@expands(layers.Subtract)
+def _subtract(call: Call) -> list[Primitive]:
+    return _chain(call, "subtract")
+
+
+@expands(layers.Multiply)
+def _multiply(call: Call) -> list[Primitive]:
+    return _chain(call, "multiply")
+
+
+def _chain(call: Call, kind: str) -> list[Primitive]:
+    """A join of n tensors as n - 1 joins of two, from the left, as Keras joins them."""
+    function = _FUNCTIONS[kind]
+    primitives: list[Primitive] = []
+    total = call.inputs[0]
+    for position, term in enumerate(call.inputs[1:], start=2):
+        last = position == len(call.inputs)
+        name = call.name if last else f"{call.name}/{kind}{position}"
+        primitives.append(
+            Primitive(
+                name=name,
+                kind=kind,
+                layer_type=type(call.operation).__name__,
+                inputs=(total, term),
+                outputs=(name,),
+                shapes=call.shapes,
+                run=lambda values: [function(values[0], values[1])],
+            )
+        )
+        total = name
+    return primitives
+
+
+@expands(*operation_types("Add", "Subtract", "Multiply"))
+def _operation(call: Call) -> list[Primitive]:
+    """`x + y` of two tensors, or of a tensor and one number."""
+    kind = type(call.operation).__name__.lower()
+    if len(call.inputs) == 2:
+        return [whole(call, kind)]
+    constants = [value for value in call.constants if value is not None]
+    if len(constants) != 1 or np.size(constants[0]) != 1:
+        return [in_float(call, f"{kind} with a constant array has no integer form, only a number")]
+    return [whole(call, kind)]
+
+
+@expands(layers.Concatenate)
+def _concatenate(call: Call) -> list[Primitive]:
+    return [whole(call, "concatenate", attributes={"axis": call.operation.axis})]
+
+
+@expands(*operation_types("Concatenate"))
+def _concatenate_operation(call: Call) -> list[Primitive]:
+    return [whole(call, "concatenate", attributes={"axis": call.operation.axis})]
