@@ -65,7 +65,7 @@ def serialize(model: ModelT) -> bytes:
     quantizations = [
         (tensor, tensor.quantization)
         for graph in model.subgraphs
-        for tensor in graph.tensors
+        for tensor in graph.tensors or ()
         if tensor.quantization is not None
     ]
     model.buffers = [_AlignedBuffer(data=buffer.data) for buffer in original]

@@ -154,8 +154,8 @@ The float network: {float_file.resolve()}
 
 How far the two agree says the table above, on photographs that the calibration did not see. A
 handful of photographs is a demonstration: it shows that everything works and does not measure
-accuracy, and the network is calibrated on less variety than it was made for. Calibrate on 64 or more
-images like those that it will meet, from a folder of your own:
+accuracy, and it calibrates the network on less variety than it was made for. Calibrate on 64 or
+more images like those that the network will meet, from a folder of your own:
 
   {own}
 """

@@ -10,6 +10,7 @@ import pytest
 
 from tflite_ptq4.cli import console
 from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back
+from tflite_ptq4.errors import DataError
 
 
 def test_json_has_no_number_that_is_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,6 +53,10 @@ def test_native_notes_show_only_after_an_exception(capfd: pytest.CaptureFixture[
         os.write(2, b"the reason\n")
         raise ZeroDivisionError
     assert capfd.readouterr().err == "the reason\n"
+    with pytest.raises(DataError), native_stderr_held_back():
+        os.write(2, b"a note\n")
+        raise DataError("The sentence that is printed instead.")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_reader_that_has_seen_enough_is_no_bug() -> None:

@@ -151,9 +151,9 @@ def _with(argv: list[str], **changes: str) -> list[str]:
             "'stats' cannot be read",
         ),
         (
-            _write("r.yaml", b"version: 1\noutput_matching: true\n"),
-            ["quantize", "model.keras", "--statistics", "s", "--output", "o", "--recipe", "r.yaml"],
-            "beside --statistics",
+            _write("r.yaml", b"version: 1\nmean_correction: weights\n"),
+            [*QUANTIZE, "--recipe", "r.yaml", "--target", "int8_container"],
+            "which leaves the grid",
         ),
         (
             _nothing,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tflite_ptq4 import recipes
 from tflite_ptq4.cli import main
 from tflite_ptq4.file_inspection import inspect_file
 
@@ -53,10 +54,13 @@ def test_quantize_writes_a_file_and_says_what_it_cost(
 ) -> None:
     assert main([*QUANTIZE, "--plan", "plan.json"]) == 0
     out, err = capsys.readouterr()
-    size = (folder / "out.tflite").stat().st_size
+    size, float_size = ((folder / name).stat().st_size for name in ("out.tflite", "model.keras"))
     assert f"Wrote out.tflite: {size:,} bytes, target int8_container, float32 input" in out
+    assert f"(model.keras: {float_size:,} bytes)" in out
+    assert "average bits: " in out
     assert "On the 10 calibration images, run in LiteRT: agreement with the float model" in out
     assert "Calibrating: 1 of 1" in err
+    assert "Quantizing: " in err
     report = inspect_file((folder / "out.tflite").read_bytes())
     assert report.operators["CONV_2D"] == 2
     assert {weight.type for weight in report.weights} == {"INT8"}
@@ -74,6 +78,7 @@ def test_quantize_gives_json_and_the_same_bytes_twice(
         "int8_container",
         "int8",
     )
+    assert result["float_model_bytes"] == (folder / "model.keras").stat().st_size
     assert result["on_calibration_images"]["images"] == 10
     assert 0 <= result["on_calibration_images"]["agreement"] <= 1
     assert inspect_file(first).activations[0].type == "INT8"
@@ -86,13 +91,46 @@ def test_saved_statistics_stand_in_for_the_images(
 ) -> None:
     assert main(["calibrate", "model.keras", "--output", "stats.npz", *IMAGES]) == 0
     assert "over 10 images" in capsys.readouterr().out
-    preset = ["--preset", "w8a8"]
-    assert main([*QUANTIZE, *preset]) == 0
+    assert main([*QUANTIZE, "--preset", "w8a8"]) == 0
     from_images = (folder / "out.tflite").read_bytes()
-    again = ["quantize", "model.keras", "--output", "out.tflite", "--statistics", "stats.npz"]
-    assert main([*again, *preset]) == 0
+    saved = ["--preset", "w8a8", "--statistics", "stats.npz"]
+    assert main([*QUANTIZE, *saved]) == 0
     assert (folder / "out.tflite").read_bytes() == from_images
-    assert "No images were given" in capsys.readouterr().out
+    capsys.readouterr()
+    assert main(["quantize", "model.keras", "--output", "out.tflite", *saved]) == 0
+    out, err = capsys.readouterr()
+    assert "was not compared with the float model" in out
+    assert "corrections that need them are left out: output_matching." in err
+
+
+def test_nothing_is_said_to_be_left_out_that_the_recipe_does_not_have(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", "model.keras", "--output", "stats.npz", *IMAGES]) == 0
+    (folder / "mine.yaml").write_text("version: 1\nweight_bits: 5\n", encoding="utf-8")
+    argv = ["quantize", "model.keras", "--output", "out.tflite", "--statistics", "stats.npz"]
+    assert main([*argv, "--recipe", "mine.yaml", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out[out.index("{") :])["on_calibration_images"] is None
+    assert "left out" not in err
+
+
+@pytest.mark.parametrize(
+    ("preset", "target"),
+    [
+        *((preset, "float_simulated") for preset in recipes.names()),
+        *((preset, "int8_container") for preset in recipes.names() if preset[0] == "w"),
+    ],
+)
+def test_every_preset_gives_each_of_its_targets(
+    preset: str, target: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*QUANTIZE, "--preset", preset, "--target", target, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["target"] == target
+    assert not [row for row in result["report"]["rows"] if not row["quantized"]]
+    # A tiny network, so few answers are clear-cut; noise as strong as the signal is 0 dB.
+    assert result["on_calibration_images"]["sqnr_db"] > 5
 
 
 def test_evaluate_mixes_keras_and_tflite(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,6 +163,24 @@ def _two_inputs() -> keras.Model:
     return keras.Model(inputs, keras.layers.Add()(inputs))
 
 
+def _lambda() -> keras.Model:
+    return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Lambda(lambda x: x + 1)])
+
+
+def _damaged(folder: Path) -> None:
+    content = bytearray((folder / "model.keras").read_bytes())
+    content[500:4500] = bytes(4000)
+    (folder / "model.keras").write_bytes(content)
+
+
+def _nan_weights(folder: Path) -> None:
+    model = keras.saving.load_model(folder / "model.keras")
+    weights = model.get_weights()
+    weights[0][0, 0, 0, 0] = np.nan
+    model.set_weights(weights)
+    model.save(folder / "model.keras")
+
+
 def _pictures(folder: Path) -> None:
     (folder / "pictures").mkdir()
     for name in "ab":
@@ -153,12 +209,25 @@ def _empty_folder(folder: Path) -> None:
     [
         (_save("model.keras", _unsupported), "images.npz", "layer"),
         (_save("model.keras", _two_inputs), "images.npz", "one input"),
+        (_save("model.keras", _lambda), "images.npz", "Lambda layer"),
+        (_damaged, "images.npz", "not a whole Keras model"),
+        (_nan_weights, "images.npz", "NaN"),
         (_empty_folder, "pictures", "must hold images"),
         (_broken_picture, "pictures", "b.png"),
         (_wrong_shape, "images.npz", "9 x 9 x 3"),
         (_nan, "images.npz", "must be finite"),
     ],
-    ids=["unsupported", "two inputs", "empty folder", "broken picture", "wrong shape", "nan"],
+    ids=[
+        "unsupported",
+        "two inputs",
+        "lambda",
+        "damaged",
+        "nan weights",
+        "empty folder",
+        "broken picture",
+        "wrong shape",
+        "nan",
+    ],
 )
 @pytest.mark.parametrize("command", ["quantize", "calibrate"])
 def test_bad_input_is_a_sentence_and_exit_code_2_and_no_output(

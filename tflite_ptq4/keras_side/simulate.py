@@ -1,4 +1,4 @@
-"""The simulated model: a Keras model that computes in float what the exported file computes."""
+"""The simulated model: a Keras model that computes what the exported file computes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from tflite_ptq4.graph import Node
 from tflite_ptq4.keras_side.fake_quantization import FakeQuantize, rounds_after
+from tflite_ptq4.keras_side.integer_operators import integer_layer
+from tflite_ptq4.keras_side.layer_of_node import keras_layer, kernel_of_layer
 from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.quantized_weights import LayerWeights
@@ -17,7 +19,11 @@ from tflite_ptq4.quantized_weights import LayerWeights
 def simulate(
     lowered: LoweredModel, plan: QuantizationPlan, weights: Mapping[str, LayerWeights]
 ) -> keras.Model:
-    """Build a Keras model of standard layers on the quantized weights, with every tensor rounded.
+    """Build a Keras model in which every planned tensor takes its planned levels.
+
+    Where the plan fits an integer target, its layers compute on the integers as XNNPACK does, and
+    the model gives what `int8_container` gives. Elsewhere standard layers compute on the quantized
+    weights, each followed by the rounding of its output.
 
     Args:
         lowered: the float model.
@@ -34,30 +40,50 @@ def simulate(
         for name, shape in zip(lowered.trace.inputs, lowered.trace.input_shapes, strict=True)
     ]
     values = {}
-
-    def write(name: str, value, rounding: str | None) -> None:
-        if rounding is not None and name in plan.tensors:
-            layer_name = names.unique(f"{name}/quantized")
-            value = FakeQuantize.of(plan.tensors[name], rounding=rounding, name=layer_name)(value)
-        values[name] = value
-
     for name, value in zip(graph.inputs, inputs, strict=True):
-        write(name, value, "half_even")
+        values[name] = _rounded(value, name, plan, "half_even", names)
+    on_integers = not plan.config.needs_float_target
     for node in graph.nodes:
         arguments = [values[name] for name in node.inputs]
-        layer_name = names.unique(node.name)
-        if node.rule.weighted:
-            outputs = [_weighted(node, layer_name, arguments[0], plan, weights.get(node.name))]
-        else:
-            outputs = lowered.symbolic_runs[node.name](layer_name)(arguments)
-        if node.activation is not None:
-            maximum = 6.0 if node.activation == "relu6" else None
-            relu = keras.layers.ReLU(maximum, name=names.unique(f"{node.name}/{node.activation}"))
-            outputs = [relu(outputs[0]), *outputs[1:]]
+        exact = None
+        if on_integers and plan.layer(node.name).quantized:
+            exact = integer_layer(lowered, node, plan, weights, names.unique)
+        if exact is not None:
+            values[node.output] = exact(arguments[0] if len(arguments) == 1 else arguments)
+            continue
+        outputs = _in_float(lowered, node, arguments, plan, weights, names)
         for name, value in zip(node.outputs, outputs, strict=True):
-            write(name, value, rounds_after(node))
+            values[name] = _rounded(value, name, plan, rounds_after(node), names)
     outputs = lowered.trace.pack([values[name] for name in graph.outputs])
     return keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs, name="simulated")
+
+
+def _rounded(value, name: str, plan: QuantizationPlan, rounding: str | None, names: _LayerNames):
+    if rounding is None or name not in plan.tensors:
+        return value
+    layer_name = names.unique(f"{name}/quantized")
+    return FakeQuantize.of(plan.tensors[name], rounding=rounding, name=layer_name)(value)
+
+
+def _in_float(
+    lowered: LoweredModel,
+    node: Node,
+    arguments: list,
+    plan: QuantizationPlan,
+    weights: Mapping[str, LayerWeights],
+    names: _LayerNames,
+) -> list:
+    """The outputs of an operator in float arithmetic, on quantized weights where there are some."""
+    layer_name = names.unique(node.name)
+    if node.rule.weighted:
+        outputs = [_weighted(node, layer_name, arguments[0], plan, weights.get(node.name))]
+    else:
+        outputs = lowered.symbolic_runs[node.name](layer_name)(arguments)
+    if node.activation is not None:
+        maximum = 6.0 if node.activation == "relu6" else None
+        relu = keras.layers.ReLU(maximum, name=names.unique(f"{node.name}/{node.activation}"))
+        outputs = [relu(outputs[0]), *outputs[1:]]
+    return outputs
 
 
 class _LayerNames:
@@ -82,30 +108,7 @@ def _weighted(node: Node, name: str, value, plan: QuantizationPlan, weights: Lay
     else:
         kernel = weights.dequantized(node)
         bias = weights.stored_bias(plan.tensors.get(node.inputs[0]))
-    layer = _new_layer(node, name)
+    layer = keras_layer(node, name)
     output = layer(value)
-    if node.attributes.get("rank") == 1:
-        kernel = kernel[0]
-    layer.set_weights([kernel, np.asarray(bias, dtype=np.float32)])
+    layer.set_weights([kernel_of_layer(node, kernel), np.asarray(bias, dtype=np.float32)])
     return output
-
-
-def _new_layer(node: Node, name: str) -> keras.layers.Layer:
-    if node.kind == "dense":
-        return keras.layers.Dense(node.output_channels, name=name)
-    one_axis = node.attributes.get("rank") == 1
-    first_axis = 1 if one_axis else 0  # of a row of height 1 the second axis is the only one
-    geometry = {
-        "kernel_size": node.kernel.shape[first_axis:2],
-        "strides": node.attributes["strides"][first_axis:],
-        "padding": node.attributes["padding"],
-        "name": name,
-    }
-    if node.kind == "conv2d_transpose":
-        return keras.layers.Conv2DTranspose(node.output_channels, **geometry)
-    geometry["dilation_rate"] = node.attributes["dilation_rate"][first_axis:]
-    if node.kind == "conv2d":
-        conv = keras.layers.Conv1D if one_axis else keras.layers.Conv2D
-        return conv(node.output_channels, groups=node.attributes["groups"], **geometry)
-    depthwise = keras.layers.DepthwiseConv1D if one_axis else keras.layers.DepthwiseConv2D
-    return depthwise(depth_multiplier=node.kernel.shape[3], **geometry)

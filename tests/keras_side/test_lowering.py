@@ -1,0 +1,419 @@
+"""Folding and fusion: the lowered graph computes what the user's model computes."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras_networks import NETWORKS, build, chain, conv, image, images_for, randomize_batch_norms
+
+from tflite_ptq4.errors import ModelError
+from tflite_ptq4.graph import Node, last_uses
+from tflite_ptq4.keras_side.execution import run_graph, run_primitives
+from tflite_ptq4.keras_side.lowering import LoweredModel, lower, require_quantizable
+
+
+def outputs_of(lowered: LoweredModel, images: list[np.ndarray]) -> list:
+    """The outputs of the folded graph, flat."""
+    graph = lowered.graph
+    values = dict(zip(graph.inputs, images, strict=True))
+    for node, _, results in run_graph(lowered, dict(values), keep=graph.outputs):
+        values.update(zip(node.outputs, results, strict=True))
+    return [values[name] for name in graph.outputs]
+
+
+def assert_same_function(model: keras.Model) -> LoweredModel:
+    """The folded graph, and the primitives, against the model; what is tapped, against the graph."""
+    lowered, images = lower(model), images_for(model, 3)
+    expected = keras.tree.flatten(model(images if len(images) > 1 else images[0]))
+    unfolded = run_primitives(
+        lowered.primitives, dict(zip(lowered.trace.inputs, images, strict=True))
+    )
+    repeated = [unfolded[name] for name in lowered.trace.outputs]
+    folded = outputs_of(lowered, images)
+    for got, again, want in zip(folded, repeated, expected, strict=True):
+        size = float(np.abs(want).max())
+        np.testing.assert_allclose(again, want, atol=1e-6 * size)
+        np.testing.assert_allclose(got, want, atol=3e-6 * size)
+    values = dict(zip(lowered.graph.inputs, images, strict=True))
+    for node, _, results in run_graph(lowered, values):
+        for name, result in zip(node.outputs, results, strict=True):
+            tapped = np.asarray(unfolded[lowered.taps[name]])
+            size = max(float(np.abs(tapped).max()), 1e-6)
+            np.testing.assert_allclose(result, tapped, atol=3e-6 * size, err_msg=name)
+            assert (None, *tapped.shape[1:]) == lowered.graph.shapes[name]
+    return lowered
+
+
+def kinds(lowered: LoweredModel) -> list[tuple[str, str | None]]:
+    return [(node.kind, node.activation) for node in lowered.graph.nodes]
+
+
+def node_named(lowered: LoweredModel, name: str) -> Node:
+    return next(node for node in lowered.graph.nodes if node.name == name)
+
+
+def normalized(*body: layers.Layer) -> keras.Model:
+    model = chain(*body)
+    randomize_batch_norms(model)
+    return model
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_keeps_its_function_and_is_not_modified(name: str) -> None:
+    model = build(name)
+    weights, config = model.get_weights(), model.get_config()
+    inbound = [len(layer._inbound_nodes) for layer in model._flatten_layers()]
+    assert_same_function(model)
+    assert [len(layer._inbound_nodes) for layer in model._flatten_layers()] == inbound
+    np.testing.assert_equal(model.get_weights(), weights)
+    assert model.get_config() == config
+
+
+# --- BatchNormalization ---
+
+BATCH_NORMS = {
+    "plain": {},
+    "no scale": {"scale": False},
+    "no centre": {"center": False},
+    "neither": {"scale": False, "center": False},
+    "epsilon": {"epsilon": 0.5},
+}
+BODIES = {
+    "conv": lambda: layers.Conv2D(5, 3, use_bias=False),
+    "conv with a bias": lambda: layers.Conv2D(5, 3, bias_initializer="random_normal"),
+    "grouped": lambda: layers.Conv2D(6, 3, groups=3),
+    "depthwise": lambda: layers.DepthwiseConv2D(3),
+    "multiplier": lambda: layers.DepthwiseConv2D(3, depth_multiplier=2),
+    "separable": lambda: layers.SeparableConv2D(4, 3),
+    "dense": lambda: layers.Dense(5),
+    "transposed": lambda: layers.Conv2DTranspose(4, 3, strides=2),
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize("options", BATCH_NORMS.values(), ids=BATCH_NORMS)
+def test_a_batch_norm_folds_into_the_layer_before_it(body, options: dict) -> None:
+    model = chain(body(), layers.BatchNormalization(**options))
+    batch_norm = model.layers[-1]
+    rng = np.random.default_rng(3)
+    batch_norm.set_weights([rng.uniform(0.5, 2, w.shape) for w in batch_norm.get_weights()])
+    lowered = assert_same_function(model)
+    assert all(node.layer_type != "BatchNormalization" for node in lowered.graph.nodes)
+
+
+def test_the_folded_numbers() -> None:
+    """W = 2, b = 1, gamma = 3, beta = 5, mean = 7, variance = 4 (epsilon 0): y = 3 x + b'."""
+    model = chain(layers.Conv2D(1, 1, name="conv"), layers.BatchNormalization(epsilon=0.0))
+    model.layers[1].set_weights([np.full((1, 1, 3, 1), 2.0), [1.0]])
+    model.layers[2].set_weights([[3.0], [5.0], [7.0], [4.0]])
+    node = lower(model).graph.nodes[0]
+    np.testing.assert_array_equal(node.kernel.ravel(), [3.0, 3.0, 3.0])  # 2 * 3 / sqrt(4)
+    np.testing.assert_array_equal(node.bias, [-4.0])  # (1 - 7) * 3 / 2 + 5
+
+
+def test_two_batch_norms_and_a_dropout_fold_too() -> None:
+    model = normalized(
+        layers.Conv2D(4, 3),
+        layers.BatchNormalization(),
+        layers.Dropout(0.5),
+        layers.BatchNormalization(),
+        layers.GaussianNoise(1.0),
+        layers.ReLU(),
+    )
+    assert kinds(assert_same_function(model)) == [("conv2d", "relu")]
+
+
+@pytest.mark.parametrize("before", [layers.ReLU, lambda: layers.MaxPooling2D(2)])
+def test_a_batch_norm_away_from_a_layer_is_a_depthwise_convolution(before) -> None:
+    lowered = assert_same_function(
+        normalized(layers.Conv2D(4, 3), before(), layers.BatchNormalization(name="bn"))
+    )
+    node = node_named(lowered, "bn")
+    assert (node.kind, node.kernel.shape) == ("depthwise_conv2d", (1, 1, 4, 1))
+    assert node.layer_type == "BatchNormalization"
+
+
+def test_a_batch_norm_on_features_or_another_axis_stays_in_float() -> None:
+    flat = normalized(
+        conv(4),
+        layers.GlobalAveragePooling2D(),
+        layers.BatchNormalization(name="bn"),
+        layers.Dense(2),
+    )
+    assert "BatchNormalization" in node_named(assert_same_function(flat), "bn").reason
+    other = normalized(layers.Conv2D(4, 3), layers.BatchNormalization(axis=1, name="bn"))
+    assert "axis 1" in node_named(assert_same_function(other), "bn").reason
+
+
+# --- what may not be merged ---
+
+
+def _model(connect) -> keras.Model:
+    inputs = image()
+    model = keras.Model(inputs, connect(inputs))
+    randomize_batch_norms(model)
+    return model
+
+
+def test_nothing_is_folded_across_an_output() -> None:
+    """The model gives the convolution's own output too."""
+
+    def connect(x):
+        linear = layers.Conv2D(4, 3, name="conv")(x)
+        return [linear, layers.ReLU(name="relu")(layers.BatchNormalization(name="bn")(linear))]
+
+    lowered = assert_same_function(_model(connect))
+    assert kinds(lowered) == [("conv2d", None), ("depthwise_conv2d", "relu")]
+    assert lowered.graph.outputs == ("conv", "bn")
+
+
+def test_nothing_is_fused_across_an_output() -> None:
+    def connect(x):
+        linear = layers.BatchNormalization(name="bn")(layers.Conv2D(4, 3, name="conv")(x))
+        return {"relu": layers.ReLU(name="relu")(linear), "linear": linear}
+
+    lowered = assert_same_function(_model(connect))
+    assert kinds(lowered) == [("conv2d", None), ("relu", None)]
+
+
+def test_an_output_behind_a_dropout_is_the_tensor_itself() -> None:
+    def connect(x):
+        linear = layers.Conv2D(4, 3, name="conv")(x)
+        return [layers.Dropout(0.5)(linear), layers.ReLU(name="relu")(layers.Dropout(0.1)(linear))]
+
+    lowered = assert_same_function(_model(connect))
+    assert kinds(lowered) == [("conv2d", None), ("relu", None)]
+    assert lowered.graph.outputs == ("conv", "relu")
+
+
+def test_a_tensor_read_twice_is_kept() -> None:
+    def connect(x):
+        linear = layers.Conv2D(4, 3, name="conv")(x)
+        return layers.Add()([layers.BatchNormalization()(linear), layers.ReLU()(linear)])
+
+    assert kinds(assert_same_function(_model(connect))) == [
+        ("conv2d", None),
+        ("depthwise_conv2d", None),
+        ("relu", None),
+        ("add", None),
+    ]
+
+
+def test_a_tensor_added_to_itself_is_read_twice() -> None:
+    def connect(x):
+        linear = layers.Conv2D(4, 3, name="conv")(x)
+        return layers.Add(name="sum")([linear, layers.ReLU(name="relu")(linear)])
+
+    assert kinds(assert_same_function(_model(connect)))[:2] == [("conv2d", None), ("relu", None)]
+
+
+def test_inner_outputs_of_a_nested_model_are_no_outputs_of_the_whole() -> None:
+    inner_image = keras.Input((8, 8, 3))
+    linear = layers.Conv2D(4, 3, name="conv")(inner_image)
+    inner = keras.Model(inner_image, [linear, layers.ReLU(name="relu")(linear)], name="inner")
+    lowered = assert_same_function(_model(lambda x: inner(x)[1]))
+    # Keras runs both outputs of the inner model, but nobody reads the linear one.
+    assert kinds(lowered) == [("conv2d", "relu")]
+
+
+def test_a_batch_norm_in_one_nested_model_folds_into_a_layer_of_another() -> None:
+    def connect(x):
+        first_image, second_image = keras.Input((8, 8, 3)), keras.Input((6, 6, 4))
+        first = keras.Model(first_image, layers.Conv2D(4, 3)(first_image), name="first")
+        second = keras.Model(second_image, layers.BatchNormalization()(second_image), name="second")
+        return second(first(x))
+
+    assert kinds(assert_same_function(_model(connect))) == [("conv2d", None)]
+
+
+def test_a_shared_layer_is_folded_for_each_call_apart() -> None:
+    def connect(x):
+        shared = layers.Conv2D(3, 3, padding="same", name="shared")
+        first = layers.ReLU()(layers.BatchNormalization()(shared(x)))
+        return layers.Add()([first, layers.BatchNormalization()(shared(first))])
+
+    lowered = assert_same_function(_model(connect))
+    assert kinds(lowered) == [("conv2d", "relu"), ("conv2d", None), ("add", None)]
+    one, two = lowered.graph.weighted_nodes
+    assert (one.name, two.name) == ("shared", "shared_call2")
+    assert not np.allclose(one.kernel, two.kernel)
+
+
+# --- ReLU and other activations ---
+
+RELUS = {
+    "ReLU": (layers.ReLU, "relu"),
+    "ReLU(6)": (lambda: layers.ReLU(6), "relu6"),
+    "ReLU(6.0)": (lambda: layers.ReLU(max_value=6.0), "relu6"),
+    "Activation('relu')": (lambda: layers.Activation("relu"), "relu"),
+    "Activation('relu6')": (lambda: layers.Activation("relu6"), "relu6"),
+    "Activation('linear')": (lambda: layers.Activation("linear"), None),
+}
+
+
+@pytest.mark.parametrize(("layer", "fused"), RELUS.values(), ids=RELUS)
+def test_a_relu_is_fused_into_the_layer_before(layer, fused: str | None) -> None:
+    assert kinds(assert_same_function(chain(layers.Conv2D(4, 3), layer()))) == [("conv2d", fused)]
+    alone = kinds(assert_same_function(chain(layers.Conv2D(4, 3), layers.MaxPooling2D(2), layer())))
+    assert alone[2:] == ([(fused, None)] if fused else [])
+
+
+@pytest.mark.parametrize("function", ["relu", "relu6", None, keras.activations.relu, layers.ReLU()])
+def test_an_activation_argument_is_fused(function) -> None:
+    bodies = [
+        lambda: layers.Conv2D(4, 3, activation=function),
+        lambda: layers.DepthwiseConv2D(3, activation=function),
+        lambda: layers.Dense(4, activation=function),
+    ]
+    for body in bodies:
+        ((_, fused),) = kinds(assert_same_function(chain(body())))
+        assert fused == {None: None, "relu6": "relu6"}.get(function, "relu")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.ReLU(max_value=3.0),
+        lambda: layers.ReLU(negative_slope=0.1),
+        lambda: layers.ReLU(threshold=0.5),
+    ],
+)
+def test_other_relus_stay_in_float_with_a_reason(layer) -> None:
+    lowered = assert_same_function(chain(layers.Conv2D(4, 3), layer()))
+    assert [kind for kind, _ in kinds(lowered)] == ["conv2d", "float"]
+    reason = lowered.graph.nodes[1].reason
+    assert "max_value=" in reason and "negative_slope=" in reason and "threshold=" in reason
+
+
+def test_only_the_first_of_two_activations_is_fused() -> None:
+    lowered = assert_same_function(chain(layers.Conv2D(4, 3, activation="relu"), layers.ReLU(6.0)))
+    assert kinds(lowered) == [("conv2d", "relu"), ("relu6", None)]
+
+
+def test_a_batch_norm_after_a_relu_is_not_folded_into_the_convolution() -> None:
+    lowered = assert_same_function(
+        normalized(layers.Conv2D(4, 3, activation="relu"), layers.BatchNormalization())
+    )
+    assert kinds(lowered) == [("conv2d", "relu"), ("depthwise_conv2d", None)]
+
+
+# --- what stays in float ---
+
+
+class OwnConv(layers.Conv2D):
+    def call(self, inputs):
+        return super().call(inputs) + 1.0
+
+
+class OwnReLU(layers.ReLU):
+    pass
+
+
+class Doubling(layers.Layer):
+    def call(self, inputs):
+        return 2 * inputs
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (lambda: OwnConv(4, 3), "OwnConv"),
+        (OwnReLU, "OwnReLU"),  # the rule is the exact type, whatever the subclass does
+        (Doubling, "Doubling"),
+        (lambda: layers.Lambda(lambda x: x * 2), "Lambda"),
+        (layers.LayerNormalization, "LayerNormalization"),
+        (lambda: layers.Activation("softplus"), "softplus"),
+        (lambda: layers.Softmax(axis=1), "axis 1"),
+        (lambda: layers.Conv2D(2, 3, activation="softplus"), "softplus"),
+    ],
+)
+def test_a_layer_without_integer_form_stays_with_its_reason(layer, reason: str) -> None:
+    lowered = assert_same_function(chain(layers.Conv2D(3, 3), layer(), layers.Conv2D(2, 1)))
+    (node,) = (node for node in lowered.graph.nodes if node.kind == "float")
+    assert reason in node.reason
+    assert node.kernel is None
+
+
+def test_channels_first_is_named() -> None:
+    inputs = image(3, 8, 8)
+    outputs = layers.MaxPooling2D(2, data_format="channels_first", name="pool")(inputs)
+    model = keras.Model(inputs, layers.Conv2D(2, 3, data_format="channels_first", name="c")(outputs))
+    for node in lower(model).graph.nodes:
+        assert node.kind == "float"
+        assert "channels_first" in node.reason
+
+
+def test_a_model_without_a_quantizable_layer_is_refused() -> None:
+    model = chain(Doubling(), layers.MaxPooling2D(2))
+    with pytest.raises(ModelError, match="none of them.*Doubling: no integer form"):
+        require_quantizable(lower(model).graph, model.name)
+    require_quantizable(lower(chain(Doubling(), layers.Dense(1))).graph, "dense")
+
+
+# --- facts of the graph ---
+
+
+def test_names_and_shapes() -> None:
+    lowered = lower(build("softmax_classifier"))
+    graph = lowered.graph
+    assert list(graph.shapes) == list(graph.tensors)
+    assert graph.inputs == ("image",)
+    assert graph.shapes["image"] == (None, 8, 8, 3)
+    assert {tensor for node in graph.nodes for tensor in node.inputs} <= set(graph.tensors)
+    assert {name: node.name for name, node in graph.producer.items()} == {
+        node.output: node.name for node in graph.nodes
+    }
+
+
+def test_nonnegative_tensors_never_go_below_zero() -> None:
+    """Read off the graph; here against random images, and with signed tensors among them."""
+    for name in NETWORKS:
+        model = build(name)
+        lowered, images = lower(model), images_for(model, 4)
+        signed = 0
+        for node, _, results in run_graph(lowered, dict(zip(lowered.graph.inputs, images, strict=True))):
+            for tensor, value in zip(node.outputs, results, strict=True):
+                least = float(np.min(value))
+                signed += least < 0
+                assert tensor not in lowered.graph.nonnegative or least >= 0, (name, tensor)
+        assert signed or name in ("one_channel",) or lowered.graph.nonnegative
+
+
+def test_the_fingerprint_tells_models_apart() -> None:
+    def fingerprint(change=None, *, kernel=3, activation="relu") -> str:
+        keras.utils.set_random_seed(0)
+        model = chain(
+            layers.Conv2D(2, kernel, padding="same", activation=activation, name="a"),
+            layers.BatchNormalization(name="bn"),
+        )
+        if change:
+            change(model)
+        return lower(model).graph.fingerprint
+
+    def bias(model):
+        model.layers[1].bias.assign([0.0, 1e-3])
+
+    def variance(model):
+        model.layers[2].moving_variance.assign([1.0, 1.01])
+
+    found = [
+        fingerprint(),
+        fingerprint(bias),
+        fingerprint(variance),
+        fingerprint(kernel=1),
+        fingerprint(activation="relu6"),
+    ]
+    assert len(set(found)) == 5
+    assert fingerprint() == found[0]
+
+
+def test_tensors_are_released_after_their_last_use() -> None:
+    nodes = [
+        Node("a", "relu", "ReLU", ("image",), ("a",)),
+        Node("b", "relu", "ReLU", ("a",), ("b", "b2")),
+        Node("c", "add", "Add", ("a", "b"), ("c",)),
+    ]
+    assert last_uses(nodes, ()) == {"a": ("image",), "b": ("b2",), "c": ("a", "b", "c")}
+    assert last_uses(nodes, ("c", "a")) == {"a": ("image",), "b": ("b2",), "c": ("b",)}

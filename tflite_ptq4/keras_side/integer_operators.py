@@ -1,0 +1,106 @@
+"""The integer layer of each kind of operator, where there is one that is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import keras
+import numpy as np
+
+from tflite_ptq4.graph import Node
+from tflite_ptq4.keras_side.integer_layers import (
+    IntegerInterpolation,
+    IntegerJoin,
+    IntegerLinear,
+    IntegerMean,
+    IntegerRange,
+    IntegerRescale,
+)
+from tflite_ptq4.keras_side.layer_of_node import keras_layer, kernel_of_layer
+from tflite_ptq4.keras_side.lowering import LoweredModel
+from tflite_ptq4.plan import QuantizationPlan
+from tflite_ptq4.quantized_weights import LayerWeights
+
+Names = Callable[[str], str]
+
+
+def integer_layer(
+    lowered: LoweredModel,
+    node: Node,
+    plan: QuantizationPlan,
+    weights: Mapping[str, LayerWeights],
+    unique_name: Names,
+) -> Callable | None:
+    """What computes an operator on integers, exactly as XNNPACK does.
+
+    Args:
+        lowered: the model.
+        node: a quantized operator.
+        plan: bits and scale of every tensor.
+        weights: of the quantized layers.
+        unique_name: makes a layer name that is not taken yet.
+
+    Returns:
+        A function from symbolic inputs to the symbolic output, or None where the operator is a
+        table of one value (sigmoid, say) or only moves values, and rounding its output is exact.
+    """
+    inputs = [IntegerRange.of(plan.tensors[name]).to_config() for name in node.inputs]
+    output = IntegerRange.of(plan.tensors[node.output], node.activation).to_config()
+    if node.rule.weighted:
+        return _linear(node, plan, weights[node.name], inputs, output, unique_name)
+    if node.kind in ("add", "subtract", "multiply") and len(inputs) == 2:
+        return IntegerJoin(inputs, output, node.kind, name=unique_name(node.name))
+    if node.kind in ("relu", "relu6"):
+        cut = IntegerRange.of(plan.tensors[node.output], node.kind).to_config()
+        return IntegerRescale(inputs, cut, name=unique_name(node.name))
+    if node.kind == "mean" and node.layer_type.startswith("GlobalAveragePooling"):
+        keepdims = len(lowered.graph.shapes[node.output]) > 2
+        return IntegerMean(inputs, output, keepdims, name=unique_name(node.name))
+    if node.kind == "concatenate":
+        return _concatenate(node, inputs, output, unique_name)
+    if node.kind == "average_pool":
+        inner = _pooling(lowered, node, unique_name(f"{node.name}/inner"))
+        return IntegerInterpolation(inner, inputs, output, name=unique_name(node.name))
+    return None
+
+
+def _linear(
+    node: Node,
+    plan: QuantizationPlan,
+    weights: LayerWeights,
+    inputs: list,
+    output: list,
+    unique_name: Names,
+) -> Callable:
+    inner = keras_layer(node, unique_name(f"{node.name}/integers"), use_bias=False)
+    layer = IntegerLinear(
+        inner, inputs, output, weights.scale.tolist(), name=unique_name(node.name)
+    )
+
+    def apply(value):
+        result = layer(value)
+        layer.inner.set_weights([kernel_of_layer(node, weights.integers.astype(np.float32))])
+        layer.bias.assign(weights.bias_integers(plan.tensors[node.inputs[0]]))
+        return result
+
+    return apply
+
+
+def _concatenate(node: Node, inputs: list, output: list, unique_name: Names) -> Callable:
+    joined = keras.layers.Concatenate(node.attributes["axis"], name=unique_name(node.name))
+
+    def apply(values):
+        moved = [
+            value
+            if entry == output
+            else IntegerRescale([entry], output, name=unique_name(f"{node.name}/rescaled"))(value)
+            for entry, value in zip(inputs, values, strict=True)
+        ]
+        return joined(moved)
+
+    return apply
+
+
+def _pooling(lowered: LoweredModel, node: Node, name: str) -> keras.layers.Layer:
+    call = next(call for call in lowered.trace.calls if call.name == node.name)
+    return type(call.operation).from_config({**call.operation.get_config(), "name": name})
