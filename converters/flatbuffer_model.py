@@ -64,7 +64,7 @@ def serialize(model: ModelT) -> bytes:
     shared: dict[bytes, int] = {}
     quantizations = [
         (tensor, tensor.quantization)
-        for graph in model.subgraphs
+        for graph in model.subgraphs or ()
         for tensor in graph.tensors or ()
         if tensor.quantization is not None
     ]

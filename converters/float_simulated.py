@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tflite_ptq4.converters.export_source import ExportSource, FloatFileReader
 from tflite_ptq4.converters.flatbuffer_model import serialize
 from tflite_ptq4.converters.schema import (
+    AddOptionsT,
     BuiltinOperator,
     BuiltinOptions,
     MaximumMinimumOptionsT,
@@ -32,7 +33,7 @@ from tflite_ptq4.converters.weight_layout import (
 )
 from tflite_ptq4.errors import TargetError
 from tflite_ptq4.graph import Node
-from tflite_ptq4.operator_rules import OutputScale
+from tflite_ptq4.operator_rules import TIE_NUDGE, OutputScale
 from tflite_ptq4.plan import TensorPlan
 
 
@@ -82,7 +83,7 @@ class _FloatWriter:
             if node is not None and self._needs_rounding(node, operator):
                 plan = self.source.plan.tensors[node.output]
                 nonnegative = node.output in self.source.graph.nonnegative
-                self._append_rounding(index[node.output], plan, nonnegative)
+                self._append_rounding(index[node.output], plan, nonnegative, node.rule.interpolates)
         outputs = [self._rounded.get(index[n], index[n]) for n in self.source.graph.outputs]
         self.editor.set_interface(
             {
@@ -122,11 +123,15 @@ class _FloatWriter:
         bias = self.editor.add_constant(f"{node.name}/bias", stored_bias)
         with_weights(operator, builtin, kernel, bias)
 
-    def _append_rounding(self, index: int, plan: TensorPlan, nonnegative: bool) -> None:
+    def _append_rounding(
+        self, index: int, plan: TensorPlan, nonnegative: bool, half_away: bool = False
+    ) -> None:
         scale = plan.scale.astype(np.float32)
         value = self._append_binary(
             BuiltinOperator.MUL, index, np.float32(1.0) / scale, f"{plan.name}/inverse_scale"
         )
+        if half_away:
+            value = self._append_nudge(value, plan)
         rounded = self.editor.twin(index, "/round", TensorType.FLOAT32)
         self.editor.append(BuiltinOperator.ROUND, 1, [value], [rounded])
         value = self._append_binary(
@@ -140,13 +145,38 @@ class _FloatWriter:
             BuiltinOperator.MUL, value, scale, f"{plan.name}/scale"
         )
 
+    def _append_nudge(self, steps: int, plan: TensorPlan) -> int:
+        """Move ties away from zero on the stored int8 value, as AVERAGE_POOL_2D rounds them.
+
+        A mean of n levels is a tie or at least 1 / (2 n) away from one: the nudge turns no other.
+        """
+        stored = self._append_binary(
+            BuiltinOperator.ADD, steps, 127 - plan.upper, f"{plan.name}/stored_zero"
+        )
+        low = self._append_binary(
+            BuiltinOperator.MINIMUM, stored, TIE_NUDGE, f"{plan.name}/nudge_up"
+        )
+        nudge = self._append_binary(
+            BuiltinOperator.MAXIMUM, low, -TIE_NUDGE, f"{plan.name}/nudge_down"
+        )
+        output = self.editor.twin(steps, "/nudged", TensorType.FLOAT32)
+        self.editor.append(
+            BuiltinOperator.ADD,
+            1,
+            [steps, nudge],
+            [output],
+            options_type=BuiltinOptions.AddOptions,
+            options=AddOptionsT(),
+        )
+        return output
+
     def _append_binary(self, builtin: int, index: int, values: NDArray, name: str) -> int:
         constant = self.editor.add_constant(name, np.asarray(values, dtype=np.float32))
         output = self.editor.twin(index, f"/{name.rsplit('/', 1)[-1]}", TensorType.FLOAT32)
-        if builtin == BuiltinOperator.MUL:
-            options_type, options = BuiltinOptions.MulOptions, MulOptionsT()
-        else:
-            options_type, options = BuiltinOptions.MaximumMinimumOptions, MaximumMinimumOptionsT()
+        options_type, options = {
+            BuiltinOperator.MUL: (BuiltinOptions.MulOptions, MulOptionsT()),
+            BuiltinOperator.ADD: (BuiltinOptions.AddOptions, AddOptionsT()),
+        }.get(builtin, (BuiltinOptions.MaximumMinimumOptions, MaximumMinimumOptionsT()))
         self.editor.append(
             builtin, 1, [index, constant], [output], options_type=options_type, options=options
         )

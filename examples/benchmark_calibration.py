@@ -4,8 +4,9 @@
 
 Prints time and peak memory for each number of images. Every figure of memory and of the first run
 comes from a process of its own; the later runs of both alternate in one process, so that a slow
-moment of the machine meets both. At most 64 different images are held, and repeated in turn: what
-grows with the number of images is then not the images.
+moment of the machine meets both. On a busy machine the ratio of processor time says more. At most
+64 different images are held, and repeated in turn: what grows with the number of images is then not
+the images.
 """
 
 from __future__ import annotations
@@ -93,17 +94,18 @@ def measure(part: str, count: int, chosen: argparse.Namespace) -> dict[str, Any]
     model = load_model(chosen.model)
     data = batches(model, count, chosen)
 
-    def seconds(callbacks: list[keras.callbacks.Callback]) -> float:
-        start = time.perf_counter()
+    def seconds(callbacks: list[keras.callbacks.Callback]) -> tuple[float, float]:
+        """Return the time on the clock, and that of all threads on the processor."""
+        start, start_cpu = time.perf_counter(), time.process_time()
         model.predict(data, callbacks=callbacks, verbose=0)
-        return time.perf_counter() - start
+        return time.perf_counter() - start, time.process_time() - start_cpu
 
     if part == "warm":
         calibration = CalibrationCallback(model)
         both = {"plain": [], "calibrated": [calibration]}
         for callbacks in both.values():
             seconds(callbacks)
-        times: dict[str, list[float]] = {name: [] for name in both}
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in both}
         for _ in range(chosen.repeats):
             for name, callbacks in both.items():
                 times[name].append(seconds(callbacks))
@@ -125,16 +127,26 @@ def in_own_process(part: str, count: int) -> dict[str, Any]:
     return json.loads(run.stdout.splitlines()[-1])
 
 
+def ratios(warm: dict[str, list[list[float]]], kind: int) -> str:
+    """Return median and range of calibrated over plain, run by run: 0 clock, 1 processor."""
+    runs = zip(warm["plain"], warm["calibrated"], strict=True)
+    found = sorted(calibrated[kind] / plain[kind] for plain, calibrated in runs)
+    return f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})"
+
+
 def row(count: int) -> tuple[str, ...]:
     plain, calibrated, warm = (in_own_process(part, count) for part in PARTS)
-    ratios = sorted(c / p for p, c in zip(warm["plain"], warm["calibrated"], strict=True))
+    plain_later, calibrated_later = (
+        statistics.median(clock for clock, _ in warm[name]) for name in ("plain", "calibrated")
+    )
     return (
         str(count),
         f"{plain['seconds']:.2f}",
         f"{calibrated['seconds']:.2f}",
-        f"{statistics.median(warm['plain']):.2f}",
-        f"{statistics.median(warm['calibrated']):.2f}",
-        f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
+        f"{plain_later:.2f}",
+        f"{calibrated_later:.2f}",
+        ratios(warm, 0),
+        ratios(warm, 1),
         f"{plain['peak_bytes'] / 1e6:,.0f}",
         f"{calibrated['peak_bytes'] / 1e6:,.0f}",
     )
@@ -159,6 +171,7 @@ def main() -> None:
             "later s",
             "calibrated",
             "ratio (range)",
+            "CPU ratio (range)",
             "peak MB",
             "calibrated",
         ),

@@ -582,8 +582,31 @@ class TestProperties:
         kept = config.without_images()
         assert not kept.needs_images
         assert kept == config or config.needs_images
-        choices = ("output_matching", "refit_weights", "weight_rounding")
+        choices = ("output_matching", "refit_weights", "weight_rounding", "bias_correction")
         assert kept.replace(**{name: getattr(config, name) for name in choices}) == config
+
+    @pytest.mark.parametrize(
+        ("fields", "corrected"),
+        [
+            ({"bias_correction": True}, True),
+            ({"bias_correction": False}, False),
+            ({"bias_correction": False, "refit_weights": True}, False),
+            ({"bias_correction": False, "output_matching": True}, True),
+            (
+                {
+                    "bias_correction": False,
+                    "output_matching": True,
+                    "mean_correction": "none",
+                    "variance_correction": False,
+                },
+                False,
+            ),
+        ],
+    )
+    def test_bias_correction_stands_in_for_output_matching(
+        self, fields: dict[str, Any], corrected: bool
+    ) -> None:
+        assert QuantizationConfig(**fields).without_images().bias_correction is corrected
 
     @pytest.mark.parametrize("kind", ["weight", "activation"])
     def test_the_mean_is_the_average_where_given(self, kind: str) -> None:

@@ -32,7 +32,8 @@ class Node:
         kernel: float32; conv2d [kh, kw, c_in / groups, c_out], depthwise_conv2d
             [kh, kw, c_in, multiplier], dense [c_in, c_out]; None without weights.
         bias: float32 [c_out], zeros where the layer has none; None without weights.
-        attributes: strides, padding, dilation and the like, as plain values.
+        attributes: strides, padding, dilation and the like, as plain values; "constant" for a
+            number that is joined with the input.
         reason: why the operator stays in float, for the kind "float".
     """
 
@@ -108,7 +109,11 @@ class LayerGraph:
         """Tensors that can hold no negative value, whatever the images are."""
         found: set[str] = set()
         for node in self.nodes:
-            kept = node.rule.keeps_sign and all(tensor in found for tensor in node.inputs)
+            kept = (
+                node.rule.keeps_sign
+                and all(tensor in found for tensor in node.inputs)
+                and node.attributes.get("constant", 0.0) >= 0.0
+            )
             if kept or node.rule.nonnegative or node.activation is not None:
                 found.update(node.outputs)
         return frozenset(found)

@@ -83,3 +83,6 @@ RULES: dict[str, OperatorRule] = {
 }
 
 FUSED_ACTIVATIONS = ("relu", "relu6")
+
+# What turns a tie away from zero, in steps, and nothing else that a mean of levels can be.
+TIE_NUDGE = 2.0**-10

@@ -21,6 +21,7 @@ from tflite_ptq4.numerics.bit_allocation import allocate_bits
 from tflite_ptq4.numerics.ranges import affine_range
 from tflite_ptq4.operator_rules import OutputScale
 from tflite_ptq4.plan import LayerPlan, QuantizationPlan, TensorPlan
+from tflite_ptq4.quantized_weights import second_order_refusal
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
 from tflite_ptq4.weight_error import weight_error_table
 
@@ -120,6 +121,9 @@ class _Planner:
             )
         elif node.rule.weighted:
             bits = self._weight_bits(node, settings)
+            refusal = second_order_refusal(node)
+            if self.config.weight_rounding == "second_order" and refusal is not None:
+                reason = f"{reason}; {refusal}"
         return LayerPlan(
             name=node.name,
             layer_type=node.layer_type,

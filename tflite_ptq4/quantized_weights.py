@@ -24,6 +24,8 @@ from tflite_ptq4.plan import QuantizationPlan, TensorPlan
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
 
 LEAST_GRID_BITS = 2  # a symmetric grid of one bit holds zero alone
+SMALLEST_RELATIVE_SCALE = 2.0**-20  # XNNPACK takes no ratio of scales below 2^-32
+LARGEST_SECOND_ORDER = 2.0e10  # n^2 c_out, the multiplications of one layer: about ten seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +90,20 @@ def quantize_weights(
     }
 
 
+def second_order_refusal(node: Node) -> str | None:
+    """Why a layer's weights cannot be rounded by second order, None where they can.
+
+    Args:
+        node: a layer with weights.
+    """
+    if node.kind == "conv2d_transpose":
+        return "each phase of a transposed convolution reads other taps: nearest rounding"
+    inputs, outputs = kernel_matrix(node).shape
+    if float(inputs) ** 2 * outputs > LARGEST_SECOND_ORDER:
+        return f"{inputs} x {outputs} weights are too many for second order: nearest rounding"
+    return None
+
+
 def quantize_layer(
     node: Node,
     bits: NDArray[np.int64],
@@ -142,7 +158,10 @@ def weight_scale(
     else:
         scale = search(weight, grid_bits)
     mean = np.abs(weight.mean(axis=0))
-    return np.where(coded | (mean == 0), scale, mean)
+    scale = np.where(coded | (mean == 0), scale, mean)
+    live = (weight != 0).any(axis=0)
+    largest = scale[live].max(initial=0.0)
+    return np.maximum(scale, largest * SMALLEST_RELATIVE_SCALE)
 
 
 def round_to_nearest(
@@ -183,12 +202,13 @@ def layer_weights(
         integers: int32 [n, C].
         scale: float64 [C].
     """
-    dead = ~integers.any(axis=0) & (np.abs(weight).max(axis=0) == 0)
-    # The bias of a dead channel lives on the grid of this scale: it must be fine enough.
-    fine = np.maximum(np.abs(node.bias), 1e-6) / 2**16
+    dead = (weight == 0).all(axis=0)
+    # The bias of a dead channel lies on the grid of a scale that nothing else determines.
+    of_bias = max(float(np.abs(node.bias).max()), 1e-6) / 2**15
+    scale = np.where(dead, of_bias if dead.all() else scale[~dead].max() / 2**12, scale)
     return LayerWeights(
         integers=kernel_from_matrix(node, integers).astype(np.int8),
-        scale=_float32(np.where(dead, fine, scale)),
+        scale=_float32(scale),
         bias=node.bias.astype(np.float64),
         offset=np.zeros(len(scale)),
     )

@@ -100,7 +100,7 @@ def test_saved_statistics_stand_in_for_the_images(
     assert main(["quantize", "model.keras", "--output", "out.tflite", *saved]) == 0
     out, err = capsys.readouterr()
     assert "was not compared with the float model" in out
-    assert "corrections that need them are left out: output_matching." in err
+    assert "left out: output_matching. The bias correction takes their place." in err
 
 
 def test_nothing_is_said_to_be_left_out_that_the_recipe_does_not_have(

@@ -21,7 +21,7 @@ def test_a_file_equals_itself_whatever_its_layout() -> None:
 def test_each_changed_field_is_named_by_its_path() -> None:
     model = parse(FILE)
     model.version = 4
-    model.subgraphs[0].tensors[1].quantization.scale[0] = 0.5
+    model.subgraphs[0].tensors[1].quantization.scale = np.array([0.5], np.float32)
     model.subgraphs[0].operators[0].builtinOptions.strideW = 2
     model.operatorCodes.append(model.operatorCodes[0])
     assert unequal_fields(model, parse(FILE)) == [

@@ -115,7 +115,7 @@ def _one_conversion_per_model() -> Iterator[None]:
     """While it lasts, TFLiteConverter runs once for all configs of one model, which share it."""
 
     def convert_once(lowered):
-        key = f"{lowered.model.name} {lowered.graph.fingerprint}"
+        key = f"{lowered.graph.fingerprint} {lowered.graph.shapes}"
         if key not in _float_files:
             _float_files[key] = _convert(lowered)
         return _float_files[key]

@@ -76,7 +76,8 @@ def excess_levels(data: bytes, plan: QuantizationPlan, images: Sequence[np.ndarr
 def steps_apart(network: Exported, target: str) -> list[np.ndarray]:
     """For each output, how many quantization steps lie between file and simulated model.
 
-    An output that stays in float counts in steps of a thousandth of its largest value.
+    An output that stays in float counts in steps of a hundredth of its largest value, no finer than
+    8 bits.
     """
     graph_outputs = network.source().graph.outputs
     apart = []
@@ -85,6 +86,6 @@ def steps_apart(network: Exported, target: str) -> list[np.ndarray]:
         graph_outputs, received, network.simulated_outputs, strict=True
     ):
         plan = network.quantized.plan.tensors.get(name)
-        scale = np.abs(simulated).max() / 1000 if plan is None else plan.scale
+        scale = np.abs(simulated).max() / 100 if plan is None else plan.scale
         apart.append(np.abs(values - simulated) / scale)
     return apart

@@ -87,7 +87,7 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
     choice.add_argument("--preset", metavar="NAME", help=f"a shipped recipe ({DEFAULT_PRESET})")
     _path(choice, "--recipe", "FILE.yaml", "a recipe of your own")
     parser.add_argument(
-        "--target", choices=TARGETS, help="kind of file (the first that holds the recipe)"
+        "--target", choices=TARGETS, help="kind of file (int8_container where it holds the recipe)"
     )
     parser.add_argument(
         "--io",

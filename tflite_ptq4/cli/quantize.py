@@ -134,10 +134,13 @@ def _calibrated(model: keras.Model, images: ImageSet | None) -> CalibrationStati
 def _left_out(config: QuantizationConfig) -> str:
     """Say which choices of the recipe have no effect for lack of images."""
     kept = config.without_images()
-    names = [f.name for f in fields(config) if getattr(config, f.name) != getattr(kept, f.name)]
+    changed = {f.name for f in fields(config) if getattr(config, f.name) != getattr(kept, f.name)}
+    left_out = sorted(changed - {"bias_correction"})
     return (
         "No images were given (--calibration), so the recipe's corrections that need them are left "
-        f"out: {', '.join(names)}."
+        f"out: {', '.join(left_out)}."
+        + " The bias correction takes their place."
+        * ("bias_correction" in changed)
     )
 
 

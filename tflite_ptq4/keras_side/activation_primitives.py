@@ -76,6 +76,7 @@ def _step(
     inputs: tuple[str, ...],
     compute: Callable,
     reason: str = "",
+    **attributes: object,
 ) -> Primitive:
     """One elementwise step; the part "" is the last and carries the call's name."""
     name = f"{call.name}/{part}" if part else call.name
@@ -88,6 +89,7 @@ def _step(
         shapes=call.shapes,
         run=lambda values: [compute(values)],
         reason=reason,
+        attributes=attributes,
     )
 
 
@@ -100,9 +102,16 @@ def _silu(call: Call, source: str) -> list[Primitive]:
 
 def _hard_sigmoid(call: Call, source: str) -> list[Primitive]:
     """relu6(x + 3) / 6."""
-    moved = _step(call, "moved", "add", (source,), lambda v: ops.add(v[0], 3.0))
+    moved = _step(call, "moved", "add", (source,), lambda v: ops.add(v[0], 3.0), constant=3.0)
     clipped = _step(call, "clipped", "relu6", (moved.name,), lambda v: ops.relu6(v[0]))
-    scaled = _step(call, "", "multiply", (clipped.name,), lambda v: ops.multiply(v[0], 1.0 / 6.0))
+    scaled = _step(
+        call,
+        "",
+        "multiply",
+        (clipped.name,),
+        lambda v: ops.multiply(v[0], 1.0 / 6.0),
+        constant=1.0 / 6.0,
+    )
     return [moved, clipped, scaled]
 
 

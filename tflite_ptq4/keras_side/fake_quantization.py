@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from tflite_ptq4.graph import Node
-from tflite_ptq4.operator_rules import OutputScale
+from tflite_ptq4.operator_rules import TIE_NUDGE, OutputScale
 from tflite_ptq4.plan import TensorPlan
 
 
@@ -64,10 +64,9 @@ def _row(values: np.ndarray) -> np.ndarray:
 def _fake_quantize(values, *, inverse, scale, lower, upper, stored_zero, rounding):
     steps = values * inverse
     if rounding == "half_away":
-        stored = steps + stored_zero
-        steps = ops.sign(stored) * ops.floor(ops.abs(stored) + 0.5) - stored_zero
-    else:
-        steps = ops.round(steps)
+        # A mean of n levels is a tie or 1 / (2 n) away from one: only ties are turned.
+        steps = steps + ops.clip(steps + stored_zero, -TIE_NUDGE, TIE_NUDGE)
+    steps = ops.round(steps)
     return ops.minimum(ops.maximum(steps, lower), upper) * scale
 
 

@@ -70,7 +70,7 @@ def _operation(call: Call) -> list[Primitive]:
     constants = [value for value in call.constants if value is not None]
     if len(constants) != 1 or np.size(constants[0]) != 1:
         return [in_float(call, f"{kind} with a constant array has no integer form, only a number")]
-    return [whole(call, kind)]
+    return [whole(call, kind, attributes={"constant": float(np.reshape(constants[0], ()))})]
 
 
 @expands(layers.Concatenate)

@@ -40,6 +40,7 @@ from tflite_ptq4.quantized_weights import (
     correct_bias,
     layer_weights,
     round_to_nearest,
+    second_order_refusal,
     weight_scale,
 )
 
@@ -125,8 +126,7 @@ def _quantize_layer(
     bits = plan.layer(node.name).weight_bits
     weight = kernel_matrix(node).astype(np.float64)
     moments = None
-    # Each phase of a transposed convolution reads other taps: there is no one second moment.
-    if node.kind != "conv2d_transpose" and (
+    if second_order_refusal(node) is None and (
         config.refit_weights or config.weight_rounding == "second_order"
     ):
         moments = input_moments(node, exact_input, coded_input)

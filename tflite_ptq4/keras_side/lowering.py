@@ -16,6 +16,7 @@ from tflite_ptq4.errors import ModelError
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.keras_side.primitives import Primitive, expand
 from tflite_ptq4.keras_side.trace import Run, Trace, trace
+from tflite_ptq4.kernel_layout import along_outputs
 from tflite_ptq4.operator_rules import FUSED_ACTIVATIONS
 
 
@@ -189,9 +190,7 @@ class _Lowering:
         factor, offset = primitive.kernel, primitive.bias
         producer = self._only_reader_of(primitive)
         if producer is not None and producer.rule.weighted and producer.activation is None:
-            per_output = factor
-            if producer.kind == "depthwise_conv2d":
-                per_output = factor.reshape(producer.kernel.shape[2:])
+            per_output = along_outputs(producer, factor)
             folded = replace(
                 producer,
                 kernel=(producer.kernel * per_output).astype(np.float32),

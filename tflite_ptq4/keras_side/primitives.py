@@ -74,6 +74,8 @@ def expand(call: Call) -> list[Primitive]:
     if not _EXPANSIONS:
         for module in _REGISTERING_MODULES:
             import_module(f"tflite_ptq4.keras_side.{module}_primitives")
+    if call.training:
+        return [in_float(call, "it was called with training=True and is no plain function")]
     # The exact type: a subclass may compute anything in its `call`.
     expansion = _EXPANSIONS.get(type(call.operation))
     if expansion is None:
@@ -91,8 +93,9 @@ def expands(*types: type) -> Callable[[Expansion], Expansion]:
     return register
 
 
-def whole(call: Call, kind: str, **fields) -> Primitive:
+def whole(call: Call, kind: str, attributes: dict | None = None, **fields) -> Primitive:
     """The whole call as one primitive of the given kind."""
+    attributes = {"settings": _settings(call.operation), **(attributes or {})}
     return Primitive(
         name=call.name,
         kind=kind,
@@ -102,7 +105,28 @@ def whole(call: Call, kind: str, **fields) -> Primitive:
         shapes=call.shapes,
         run=call.run,
         run_on_clone=call.run_on_clone,
+        attributes=attributes,
         **fields,
+    )
+
+
+def _settings(operation: keras.Operation) -> tuple[tuple[str, object], ...]:
+    """The plain values that a layer was made with, to tell one pooling from another."""
+    if not isinstance(operation, keras.layers.Layer):
+        return ()
+    try:
+        config = operation.get_config()
+    except NotImplementedError:
+        return ()
+    plain = (int, float, str, bool, type(None))
+    return tuple(
+        (key, tuple(value) if isinstance(value, list) else value)
+        for key, value in sorted(config.items())
+        if key != "name"
+        and (
+            isinstance(value, plain)
+            or (isinstance(value, (tuple, list)) and all(isinstance(v, plain) for v in value))
+        )
     )
 
 

@@ -29,6 +29,7 @@ class Call:
         outputs: names of the tensors that it gives.
         shapes: shape of each output.
         constants: the arguments that are no tensors of the graph.
+        training: whether the call asks for training mode whatever the model does.
         run: list of tensors in, list of tensors out.
         run_on_clone: given a name, the same run on a copy of the layer, for symbolic tensors: a
             call of the user's own layer would be recorded in the user's model.
@@ -40,6 +41,7 @@ class Call:
     outputs: tuple[str, ...]
     shapes: tuple[tuple[int | None, ...], ...]
     constants: tuple[object, ...]
+    training: bool
     run: Run
     run_on_clone: Callable[[str], Run]
 
@@ -164,6 +166,7 @@ class _Tracer:
                         outputs=tuple(results),
                         shapes=tuple(tuple(tensor.shape) for tensor in node.outputs),
                         constants=_constants(node),
+                        training=node.arguments.kwargs.get("training") is True,
                         run=_repeat_call(node, node.operation),
                         run_on_clone=lambda name, node=node: _repeat_call(
                             node, clone_operation(node.operation, name)

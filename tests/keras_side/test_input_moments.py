@@ -1,0 +1,112 @@
+"""Second moments of the patches that a layer reads, against numpy's own patches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny_graphs import weighted
+
+from tflite_ptq4.graph import Node
+from tflite_ptq4.keras_side import input_moments as module
+from tflite_ptq4.keras_side.execution import linear
+from tflite_ptq4.keras_side.input_moments import input_moments
+from tflite_ptq4.kernel_layout import group_count, kernel_from_groups, kernel_groups
+
+LAYERS = {
+    "pointwise": ("conv2d", (1, 1, 4, 3), {}),
+    "same": ("conv2d", (3, 3, 4, 3), {}),
+    "valid": ("conv2d", (3, 2, 4, 3), {"padding": "valid"}),
+    "strided": ("conv2d", (3, 3, 4, 3), {"strides": (2, 2)}),
+    "strided pointwise": ("conv2d", (1, 1, 4, 3), {"strides": (2, 2)}),
+    "dilated": ("conv2d", (3, 3, 4, 3), {"dilation_rate": (2, 2)}),
+    "grouped": ("conv2d", (3, 3, 2, 6), {"groups": 2}),
+    "depthwise": ("depthwise_conv2d", (3, 3, 4, 1), {}),
+    "multiplier": ("depthwise_conv2d", (3, 3, 4, 2), {"strides": (2, 2)}),
+    "dense": ("dense", (4, 5), {}),
+}
+every_layer = pytest.mark.parametrize("name", LAYERS)
+
+
+def layer(name: str, rng: np.random.Generator) -> Node:
+    kind, shape, changes = LAYERS[name]
+    node = weighted("w", "x", rng.normal(size=shape), kind=kind, groups=changes.get("groups", 1))
+    node.attributes.update(changes)
+    return node
+
+
+def inputs_of(name: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    shape = (40, 4) if name == "dense" else (6, 7, 8, 4)
+    exact = rng.normal(1, 1, shape).astype(np.float32)
+    return exact, (exact + rng.normal(0.3, 0.2, shape)).astype(np.float32)
+
+
+def read_rows(node: Node, value: np.ndarray) -> np.ndarray:
+    """What each group's weights meet, [g, positions, n]: one column for each unit kernel."""
+    blocks = kernel_groups(node)
+    groups, weights, outputs = blocks.shape
+    rows = []
+    for index in range(weights):
+        unit = np.zeros(blocks.shape, np.float32)
+        unit[:, index] = 1
+        kernel = kernel_from_groups(node, unit)
+        output = np.asarray(linear(node, value, kernel, np.zeros(node.output_channels, np.float32)))
+        rows.append(output.reshape(-1, groups, outputs)[:, :, 0].T)
+    return np.stack(rows, axis=2).astype(np.float64)
+
+
+def centred(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    left, right = (rows - rows.mean(axis=1, keepdims=True) for rows in (left, right))
+    return np.swapaxes(left, 1, 2) @ right / left.shape[1]
+
+
+@every_layer
+def test_moments_are_those_of_the_patches(name: str, rng: np.random.Generator) -> None:
+    node = layer(name, rng)
+    exact, coded = inputs_of(name, rng)
+    found = input_moments(node, tf.constant(exact), tf.constant(coded))
+    x, z = read_rows(node, exact), read_rows(node, coded)
+    count = node.kernel.size // node.output_channels
+    assert found.coded.shape == found.cross.shape == (group_count(node), count, count)
+    assert found.coded.dtype == found.cross.dtype == np.float64
+    np.testing.assert_allclose(found.coded, centred(z, z), atol=2e-5)
+    np.testing.assert_allclose(found.cross, centred(z, x), atol=2e-5)
+
+
+@every_layer
+def test_chunks_change_nothing(
+    name: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = layer(name, rng)
+    tensors = [tf.constant(value) for value in inputs_of(name, rng)]
+    whole = input_moments(node, *tensors)
+    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 1)
+    pieces = input_moments(node, *tensors)
+    np.testing.assert_allclose(pieces.coded, whole.coded, atol=1e-5)
+    np.testing.assert_allclose(pieces.cross, whole.cross, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["same", "depthwise", "dense"])
+@pytest.mark.parametrize("chunk", [1, 1 << 24])
+def test_a_bounded_sample_is_a_regular_one(
+    name: str, chunk: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every third row over all images, wherever the chunks end."""
+    node = layer(name, rng)
+    exact, coded = inputs_of(name, rng)
+    x, z = read_rows(node, exact)[:, ::3], read_rows(node, coded)[:, ::3]
+    for limit in ("MAXIMUM_ROWS", "DEPTHWISE_ROWS"):
+        monkeypatch.setattr(module, limit, x.shape[1])
+    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", chunk)
+    found = input_moments(node, tf.constant(exact), tf.constant(coded))
+    np.testing.assert_allclose(found.coded, centred(z, z), atol=2e-5)
+    np.testing.assert_allclose(found.cross, centred(z, x), atol=2e-5)
+
+
+def test_a_constant_input_has_no_moments() -> None:
+    node = layer("same", np.random.default_rng(0))
+    node.attributes["padding"] = "valid"
+    value = tf.fill((2, 7, 8, 4), 3.0)
+    found = input_moments(node, value, value)
+    np.testing.assert_allclose(found.coded, 0.0, atol=1e-6)
+    assert (np.diagonal(found.coded, axis1=1, axis2=2) >= 0).all()
