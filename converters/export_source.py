@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -69,14 +70,31 @@ class FloatFileReader:
                 index = written[source.written_keys[name]]
                 if index in reads:
                     self.index[name] = self.index[reads[index]]
-                else:
-                    self.index[name] = index
-                    self._node_of[index] = node
+                    continue
+                if index in self._node_of:
+                    index = self._copy_writer(index)
+                self.index[name] = index
+                self._node_of[index] = node
         self._results = frozenset(self._node_of)
         for name, index in self.index.items():
             self.editor.tensors[index].name = name.encode()
         self._assign_inner_operators(frozenset(reads))
         self._connect({index: self.index[name] for index, name in reads.items()})
+
+    def _copy_writer(self, index: int) -> int:
+        """Undo that the converter made one operator of two equal ones; return the second output."""
+        operators = self.editor.graph.operators
+        place = next(p for p, operator in enumerate(operators) if index in operator.outputs)
+        second = copy.deepcopy(operators[place])
+        twins = [
+            self.editor.twin(int(output), "", self.editor.tensors[int(output)].type)
+            for output in second.outputs
+        ]
+        first_outputs = second.outputs.tolist()
+        second.outputs = np.asarray(twins, dtype=np.int32)
+        # In front of the first, so that operators inside both layers stay with the first.
+        operators.insert(place, second)
+        return twins[first_outputs.index(index)]
 
     def _assign_inner_operators(self, reads: frozenset[int]) -> None:
         """An operator inside a layer belongs to the layer whose result it goes into."""

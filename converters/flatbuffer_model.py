@@ -84,7 +84,7 @@ def serialize(model: ModelT) -> bytes:
 class _AlignedBuffer(BufferT):
     """A buffer that packs its data at a multiple of 16 bytes."""
 
-    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802
+    def Pack(self, builder: flatbuffers.Builder) -> int:
         """Write the buffer; named as in the generated class."""
         if self.data is None or len(self.data) == 0:
             self.data = None
@@ -102,14 +102,14 @@ class _AlignedBuffer(BufferT):
 class _SharedZeroPoints(QuantizationParametersT):
     """A quantization record that writes equal lists of zero points once in a file.
 
-    They are int64 zeros for every channel of every kernel and bias: in a packed file, a tenth of it.
+    They are int64 zeros for every channel of every kernel and bias, a tenth of a packed file.
     """
 
     def __init__(self, shared: dict[bytes, int], record: QuantizationParametersT) -> None:
         super().__init__(**vars(record))
         self._shared = shared
 
-    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802
+    def Pack(self, builder: flatbuffers.Builder) -> int:
         """Write the record; named as in the generated class."""
         if self.scale is None or len(self.scale) == 0 or self.details is not None:
             return super().Pack(builder)

@@ -1,10 +1,10 @@
 """Target `int8_container`: int8 tensors, each held to the range of its own 2 to 8 bits.
 
-An activation of b bits uses the 2^b integers up to 127, so that the saturation of int8 is its upper
-clip. The lower clip is a fused ReLU, whose zero is then at 128 - 2^b (112 for 4 bits), or, where the
-values have a sign, a pair of tensors: the operator writes one whose range begins at -128, which
-saturates below, and QUANTIZE moves it to the one that ends at 127, which saturates above. Every
-int8 runtime computes such a file, at its full speed.
+An activation of b bits uses the 2^b integers up to 127, so that the saturation of int8 is its
+upper clip. The lower clip is a fused ReLU, whose zero is then at 128 - 2^b (112 for 4 bits), or,
+where the values have a sign, a pair of tensors: the operator writes one whose range begins at
+-128, which saturates below, and QUANTIZE moves it to the one that ends at 127, which saturates
+above. Every int8 runtime computes such a file, at its full speed.
 """
 
 from __future__ import annotations
@@ -96,6 +96,12 @@ def require_integer_plan(source: ExportSource) -> None:
             f"one per channel for {len(per_channel)} tensors, the first is {per_channel[0]!r}. "
             "Export to target='float_simulated', or set activation_granularity: per_tensor and "
             "activation_bit_allocation: none."
+        )
+    if source.plan.config.quantized_tensors == "layer_inputs":
+        raise TargetError(
+            "An integer target must have integers between its layers. Received: a plan with "
+            "quantized_tensors 'layer_inputs', in which sums stay in float. Export to "
+            "target='float_simulated', or set quantized_tensors: all."
         )
     for name, weights in source.weights.items():
         if np.any(weights.offset):
@@ -303,7 +309,9 @@ class Int8Writer:
     def _as_float(self, index: int) -> int:
         """The float form of a tensor, dequantized here where it is int8."""
         if index not in self._stored:
-            return index
+            if index not in self._plan_of:
+                return index
+            index = self._as_int8(index)  # planned: float layers read what integer ones read
         if index not in self._float_twin:
             twin = self.editor.twin(index, "/dequantized", TensorType.FLOAT32)
             self.editor.append(BuiltinOperator.DEQUANTIZE, 2, [index], [twin])

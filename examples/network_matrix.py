@@ -160,8 +160,6 @@ def settle_batch_norm(model, images) -> None:
 
 def measure(name: str) -> list[dict]:
     """One row for each preset and target."""
-    import numpy as np
-
     from tflite_ptq4 import Ptq4Error, QuantizationConfig, calibrate, quantize_model
 
     model = build(name)
@@ -171,25 +169,26 @@ def measure(name: str) -> list[dict]:
     rows = []
     for preset in PRESETS:
         config = QuantizationConfig.preset(preset)
+        quantized = quantize_model(model, statistics, config, images=images)
+        simulated = flat(quantized.simulated_model.predict(images, verbose=0))
+        facts = {
+            "at_4_bits": share_at_4_bits(quantized),
+            "in_float": sorted(
+                {f"{row.layer_type}: {row.reason}" for row in quantized.report.in_float}
+            ),
+            "layers_in_float": len(quantized.report.in_float),
+            "layers": len(quantized.plan.layers),
+        }
         for target in TARGETS:
-            row = {"network": name, "preset": preset, "target": target}
+            row = {"network": name, "preset": preset, "target": target, **facts}
             try:
-                quantized = quantize_model(model, statistics, config, images=images)
                 data = quantized.to_tflite(target)
-                simulated = flat(quantized.simulated_model.predict(images, verbose=0))
                 row["bytes"] = len(data)
                 for runtime in ("litert", "tensorflow"):
                     row[runtime] = sqnr_db(simulated, run(data, images, runtime))
-                row["at_4_bits"] = share_at_4_bits(quantized)
-                row["in_float"] = sorted(
-                    {f"{r.layer_type}: {r.reason}" for r in quantized.report.in_float}
-                )
-                row["layers_in_float"] = len(quantized.report.in_float)
-                row["layers"] = len(quantized.plan.layers)
             except Ptq4Error as error:
                 row["refused"] = str(error)
             rows.append(row)
-    del np
     return rows
 
 
@@ -210,7 +209,7 @@ def flat(outputs):
 
 
 def run(data: bytes, images, runtime: str):
-    """Run a file on every image in one of the two interpreters, outputs in the signature's order."""
+    """Run a file on every image in one of the two interpreters, its outputs side by side."""
     import warnings
 
     import numpy as np
@@ -220,7 +219,7 @@ def run(data: bytes, images, runtime: str):
     else:
         import tensorflow as tf
 
-        Interpreter = tf.lite.Interpreter  # noqa: N806
+        Interpreter = tf.lite.Interpreter
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # tf.lite.Interpreter announces its end
         interpreter = Interpreter(model_content=data, num_threads=2)

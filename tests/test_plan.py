@@ -110,7 +110,15 @@ def test_an_unwritable_path_is_refused(plan: QuantizationPlan, tmp_path: Path) -
 def test_the_table_has_every_layer_and_the_reasons(plan: QuantizationPlan) -> None:
     lines = plan.render().splitlines()
     assert lines[0].split() == [
-        "layer", "type", "weights", "output", "scale", "zero", "point", "clip", "method",
+        "layer",
+        "type",
+        "weights",
+        "output",
+        "scale",
+        "zero",
+        "point",
+        "clip",
+        "method",
     ]
     assert lines[1].startswith("(input)")
     body = [line.split() for line in lines[2:8]]

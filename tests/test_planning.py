@@ -56,7 +56,9 @@ def test_end_layers(graph: LayerGraph, first: set[str], last: set[str]) -> None:
 
 def test_a_skip_around_every_layer_changes_no_end() -> None:
     graph = graph_of(
-        weighted("a", "image", KERNEL), weighted("b", "a", KERNEL), plain("sum", "add", "b", "image")
+        weighted("a", "image", KERNEL),
+        weighted("b", "a", KERNEL),
+        plain("sum", "add", "b", "image"),
     )
     assert end_layers(graph) == (frozenset({"a"}), frozenset({"b"}))
 
@@ -354,9 +356,7 @@ def test_a_rule_on_a_layer_means_its_parts(match: str) -> None:
 
 def test_a_layer_in_float_keeps_the_scales_of_its_neighbours() -> None:
     graph = chain("conv2d", "conv2d", "conv2d", "dense")
-    plan = plan_of(
-        graph, QuantizationConfig(rules=(LayerRule(match="conv2d1", quantize=False),))
-    )
+    plan = plan_of(graph, QuantizationConfig(rules=(LayerRule(match="conv2d1", quantize=False),)))
     (layer,) = plan.in_float
     assert (layer.name, layer.weight_bits) == ("conv2d1", None)
     assert layer.reason == "quantize=False from rules[0]"

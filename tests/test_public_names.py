@@ -54,9 +54,15 @@ QuantizationConfig.preset("w4a8")
 assert not {"tensorflow", "keras"} & set(sys.modules), "loaded too early"
 from tflite_ptq4 import CalibrationCallback, QuantizedModel, calibrate, quantize_model
 assert "keras" in sys.modules
-print(*(value.__name__ for value in (CalibrationCallback, QuantizedModel, calibrate, quantize_model)))
+for value in (CalibrationCallback, QuantizedModel, calibrate, quantize_model):
+    print(value.__name__)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == [
-        "CalibrationCallback", "QuantizedModel", "calibrate", "quantize_model",
+        "CalibrationCallback",
+        "QuantizedModel",
+        "calibrate",
+        "quantize_model",
     ]

@@ -84,7 +84,9 @@ def test_every_weight_is_the_nearest_level_of_its_channel(kind: str, data: st.Da
     assert (np.abs(integers) <= limit).all()
     error = kernel_matrix(node).astype(float) - integers * weights.scale
     inside = np.abs(kernel_matrix(node)) <= limit * weights.scale
-    assert (np.abs(error)[inside] <= (0.5 + 1e-6) * np.broadcast_to(weights.scale, error.shape)[inside]).all()
+    assert (
+        np.abs(error)[inside] <= (0.5 + 1e-6) * np.broadcast_to(weights.scale, error.shape)[inside]
+    ).all()
     assert (np.abs(integers) == limit)[~inside].all()
     np.testing.assert_array_equal(weights.scale, weights.scale.astype(np.float32))
     np.testing.assert_array_equal(weights.bias, node.bias.astype(float))
@@ -154,9 +156,7 @@ def test_bias_integers_count_steps_of_the_accumulator() -> None:
     # 3 / (2 * 0.5) = 3; -1.1 / (2 * 0.25) = -2.2 -> -2; 0.5 / 1 = 0.5 -> 0 (half to even); clipped
     expected = [3, -2, 0, 2**31 - 1]
     np.testing.assert_array_equal(weights.bias_integers(plan), expected)
-    np.testing.assert_array_equal(
-        weights.stored_bias(plan), np.float32([3.0, -1.0, 0.0, 2.0**31])
-    )
+    np.testing.assert_array_equal(weights.stored_bias(plan), np.float32([3.0, -1.0, 0.0, 2.0**31]))
     for unrounded in (None, tensor_plan(scale=[2.0, 3.0])):
         np.testing.assert_array_equal(
             weights.stored_bias(unrounded), weights.bias.astype(np.float32)
@@ -253,8 +253,6 @@ def test_only_what_the_plan_quantizes_and_with_the_mean_of_its_own_input(
     weights = quantize_weights(graph, plan, statistics)
     assert list(weights) == ["first", "last"]
     last = graph.producer["last"]
-    expected = quantize_layer(
-        last, np.full(2, 8), config, input_mean=statistics["pool"].mean
-    )
+    expected = quantize_layer(last, np.full(2, 8), config, input_mean=statistics["pool"].mean)
     np.testing.assert_array_equal(weights["last"].bias, expected.bias)
     np.testing.assert_array_equal(weights["last"].integers, expected.integers)

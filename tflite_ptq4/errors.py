@@ -2,11 +2,11 @@
 
     Ptq4Error
     ├── ConfigError       (ValueError)  a configuration, preset or recipe that cannot be meant
-    ├── DataError         (ValueError)  images that cannot be used: empty, NaN, wrong shape, unreadable
+    ├── DataError         (ValueError)  images that cannot be used: empty, NaN, of a wrong shape
     ├── StatisticsError   (ValueError)  calibration statistics that do not fit, or hold NaN or Inf
     ├── ModelError        (ValueError)  a Keras model that cannot be read or has nothing to quantize
     ├── TargetError       (ValueError)  a plan that an export target cannot hold
-    ├── FileFormatError   (ValueError)  a .keras, .tflite or statistics file that is not one, or is corrupt
+    ├── FileFormatError   (ValueError)  a file of another format than it should be, or corrupt
     ├── OutputError       (OSError)     a result that could not be written
     └── ReadbackError     (RuntimeError) a written file that does not hold what the plan says
 

@@ -1,4 +1,4 @@
-"""Float kernels to integers on a grid, with the paper's corrections: pure functions on one layer."""
+"""Float kernels to integers on a grid, with the paper's corrections: pure functions."""
 
 from __future__ import annotations
 

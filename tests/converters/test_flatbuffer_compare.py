@@ -44,6 +44,4 @@ def test_an_absent_part_differs_from_one_that_is_there() -> None:
     model = parse(FILE)
     model.subgraphs[0].tensors[0].quantization = None
     (line,) = unequal_fields(model, parse(FILE))
-    assert line == (
-        "subgraphs[0].tensors[0].quantization: None, expected QuantizationParametersT"
-    )
+    assert line == ("subgraphs[0].tensors[0].quantization: None, expected QuantizationParametersT")

@@ -1,4 +1,4 @@
-"""Exported int8 files of every layer kind, to the integer: LiteRT, TensorFlow, numpy, and levels."""
+"""Exported integer files against an independent reference, both runtimes, and level counts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def test_no_activation_takes_more_levels_than_planned(network: str, config: str)
 
 
 @pytest.mark.parametrize(
-    ("network", "config", "zero_point"), [("residual", "w4a4", 112), ("residual", "w4a4_signed4", 120)]
+    ("network", "config", "zero_point"),
+    [("residual", "w4a4", 112), ("residual", "w4a4_signed4", 120)],
 )
 def test_a_tensor_of_4_bits_does_take_its_16_levels(
     network: str, config: str, zero_point: int

@@ -47,8 +47,9 @@ def test_a_float_file_computes_what_the_simulated_model_does(network: str, confi
 @pytest.mark.parametrize("network", ["conv_strided", "dense_after_flatten", "residual"])
 def test_a_float_file_is_within_a_ten_thousandth_where_no_rounding_flips(network: str) -> None:
     made = exported(network, "paper_w4a4")
-    (received,), (simulated,) = outputs(made.file("float_simulated"), made.images), (
-        made.simulated_outputs
+    (received,), (simulated,) = (
+        outputs(made.file("float_simulated"), made.images),
+        (made.simulated_outputs),
     )
     np.testing.assert_allclose(received, simulated, atol=1e-4 * np.abs(simulated).max())
 
@@ -94,8 +95,9 @@ def test_each_channel_of_a_float_file_takes_its_planned_levels(network: str) -> 
 
 
 def test_a_plan_does_hold_channels_of_no_bits() -> None:
-    bits = np.concatenate([t.bits for t in exported("dead_channels", "paper_w4a4").quantized.plan
-                           .tensors.values()])
+    bits = np.concatenate(
+        [t.bits for t in exported("dead_channels", "paper_w4a4").quantized.plan.tensors.values()]
+    )
     assert 0 in bits
     assert bits.max() > 4
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import keras
@@ -154,9 +155,7 @@ SOURCES = {
     "generator": _generator,
     "PyDataset": Batches,
     "tf.data of unknown length": _tf_data,
-    "tf.data": lambda batches: tf.data.Dataset.from_tensor_slices(
-        np.concatenate(batches)
-    ).batch(5),
+    "tf.data": lambda batches: tf.data.Dataset.from_tensor_slices(np.concatenate(batches)).batch(5),
 }
 
 
@@ -187,7 +186,7 @@ def test_merged_shards_are_one_pass(cuts: list[int], batch: int) -> None:
     whole = calibrate(model, images)
     ends = [0, *sorted(cuts), len(images)]
     merged = None
-    for start, stop in zip(ends, ends[1:], strict=False):
+    for start, stop in pairwise(ends):
         shard = calibrate(model, images[start:stop], batch_size=batch)
         merged = shard if merged is None else merged.merge(shard)
     assert merged.images == whole.images
@@ -218,9 +217,7 @@ def test_several_runs_add_up(model: keras.Model, images: np.ndarray) -> None:
         assert_close(calibration.statistics[name], whole[name], name)
 
 
-def test_calibrate_is_the_callback_without_a_run(
-    model: keras.Model, images: np.ndarray
-) -> None:
+def test_calibrate_is_the_callback_without_a_run(model: keras.Model, images: np.ndarray) -> None:
     whole = observed(model, images, batch_size=4)
     shown: list = []
     statistics = calibrate(
@@ -269,9 +266,7 @@ def test_predict_gives_the_same(
 ) -> None:
     calibration = CalibrationCallback(model)
     for batch_size in (4, 32):
-        outputs = model.predict(
-            images, callbacks=[calibration], batch_size=batch_size, verbose=0
-        )
+        outputs = model.predict(images, callbacks=[calibration], batch_size=batch_size, verbose=0)
         assert type(outputs) is type(plain_outputs)
         assert outputs.dtype == plain_outputs.dtype
         np.testing.assert_allclose(outputs, plain_outputs, atol=1e-6)
@@ -320,9 +315,7 @@ def test_every_structure_comes_back(structure: str, inputs: str, rng: np.random.
 @pytest.mark.parametrize("eagerly", [False, True])
 def test_evaluate_gives_the_same_and_observes(images: np.ndarray, eagerly: bool) -> None:
     model, labels = network(), np.arange(11) % 3
-    model.compile(
-        loss="sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=eagerly
-    )
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=eagerly)
     plain = model.evaluate(images, labels, batch_size=4, verbose=0, return_dict=True)
     calibration = CalibrationCallback(model)
     result = model.evaluate(
@@ -332,7 +325,9 @@ def test_evaluate_gives_the_same_and_observes(images: np.ndarray, eagerly: bool)
     whole = observed(model, images)
     for name in whole:
         assert_close(calibration.statistics[name], whole[name], name)
-    assert model.evaluate(images, labels, verbose=0, return_dict=True) == pytest.approx(plain, rel=1e-5)
+    assert model.evaluate(images, labels, verbose=0, return_dict=True) == pytest.approx(
+        plain, rel=1e-5
+    )
     assert calibration.statistics.images == 11
 
 
@@ -478,9 +473,7 @@ def test_statistics_of_no_batch_are_refused(model: keras.Model) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("run", ["predict", "calibrate"])
-def test_images_that_are_not_finite_are_refused(
-    images: np.ndarray, value: float, run: str
-) -> None:
+def test_images_that_are_not_finite_are_refused(images: np.ndarray, value: float, run: str) -> None:
     model, broken = network(), images.copy()
     plain = model.predict(images, verbose=0)
     broken[5, 7, 7, 2] = value
@@ -498,7 +491,7 @@ def test_images_that_are_not_finite_are_refused(
 def test_a_layer_that_makes_nan_is_named(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, sampled: bool
 ) -> None:
-    """A square root of one negative value in one image; also where only a sample is histogrammed."""
+    """A square root of one negative value in one image; also where only a sample is counted."""
     if sampled:
         monkeypatch.setattr("tflite_ptq4.keras_side.observation.SAMPLED_ELEMENTS", 60)
     image = keras.Input((8, 8, 1), name="image")
@@ -517,7 +510,7 @@ def test_nan_weights_are_found_in_evaluate_too(images: np.ndarray) -> None:
     kernel = model.get_layer("depthwise").kernel
     calibration = CalibrationCallback(model)
     kernel.assign(np.full(kernel.shape, np.nan))
-    with pytest.raises(StatisticsError, match="batch 0 .* layer 'depthwise'"):
+    with pytest.raises(StatisticsError, match=r"batch 0 .* layer 'depthwise'"):
         model.evaluate(images, np.zeros(11), callbacks=[calibration], verbose=0)
 
 

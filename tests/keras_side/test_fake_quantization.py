@@ -17,9 +17,7 @@ from tflite_ptq4.operator_rules import RULES, OutputScale
 from tflite_ptq4.plan import TensorPlan
 
 
-def plan(
-    bits: Sequence[int], scale: Sequence[float], zero_point: Sequence[int]
-) -> TensorPlan:
+def plan(bits: Sequence[int], scale: Sequence[float], zero_point: Sequence[int]) -> TensorPlan:
     return TensorPlan(
         name="x",
         source="x",
@@ -102,9 +100,7 @@ def test_operators_that_move_values_are_not_rounded_again() -> None:
 
 
 @pytest.mark.parametrize("rounding", ["half_even", "half_away"])
-def test_the_layer_comes_back_from_its_config(
-    rng: np.random.Generator, rounding: str
-) -> None:
+def test_the_layer_comes_back_from_its_config(rng: np.random.Generator, rounding: str) -> None:
     tensor = plan([4, 0, 8], [0.1, 1 / 3, 0.05], [3, -1, 128])
     layer = FakeQuantize.of(tensor, rounding=rounding, name="rounding")
     again = keras.layers.deserialize(keras.layers.serialize(layer))

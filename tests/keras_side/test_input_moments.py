@@ -64,7 +64,7 @@ def centred(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 def test_moments_are_those_of_the_patches(name: str, rng: np.random.Generator) -> None:
     node = layer(name, rng)
     exact, coded = inputs_of(name, rng)
-    found = input_moments(node, tf.constant(exact), tf.constant(coded))
+    found = input_moments(node, [tf.constant(exact)], [tf.constant(coded)])
     x, z = read_rows(node, exact), read_rows(node, coded)
     count = node.kernel.size // node.output_channels
     assert found.coded.shape == found.cross.shape == (group_count(node), count, count)
@@ -78,7 +78,7 @@ def test_chunks_change_nothing(
     name: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = layer(name, rng)
-    tensors = [tf.constant(value) for value in inputs_of(name, rng)]
+    tensors = [[tf.constant(value)] for value in inputs_of(name, rng)]
     whole = input_moments(node, *tensors)
     monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 1)
     pieces = input_moments(node, *tensors)
@@ -98,7 +98,7 @@ def test_a_bounded_sample_is_a_regular_one(
     for limit in ("MAXIMUM_ROWS", "DEPTHWISE_ROWS"):
         monkeypatch.setattr(module, limit, x.shape[1])
     monkeypatch.setattr(module, "_CHUNK_ELEMENTS", chunk)
-    found = input_moments(node, tf.constant(exact), tf.constant(coded))
+    found = input_moments(node, [tf.constant(exact)], [tf.constant(coded)])
     np.testing.assert_allclose(found.coded, centred(z, z), atol=2e-5)
     np.testing.assert_allclose(found.cross, centred(z, x), atol=2e-5)
 
@@ -107,6 +107,25 @@ def test_a_constant_input_has_no_moments() -> None:
     node = layer("same", np.random.default_rng(0))
     node.attributes["padding"] = "valid"
     value = tf.fill((2, 7, 8, 4), 3.0)
-    found = input_moments(node, value, value)
+    found = input_moments(node, [value], [value])
     np.testing.assert_allclose(found.coded, 0.0, atol=1e-6)
     assert (np.diagonal(found.coded, axis1=1, axis2=2) >= 0).all()
+
+
+def test_batches_change_nothing(rng: np.random.Generator) -> None:
+    node = layer("same", rng)
+    exact, coded = inputs_of("same", rng)
+    whole = input_moments(node, [tf.constant(exact)], [tf.constant(coded)])
+    batches = [[tf.constant(value[:1]), tf.constant(value[1:])] for value in (exact, coded)]
+    parts = input_moments(node, *batches)
+    np.testing.assert_allclose(parts.coded, whole.coded, atol=1e-5)
+    np.testing.assert_allclose(parts.cross, whole.cross, atol=1e-5)
+
+
+def test_channel_moments_of_uneven_batches(rng: np.random.Generator) -> None:
+    values = rng.normal(3.0, 2.0, (7, 4, 5, 3)).astype(np.float32)
+    moments = module.ChannelMoments()
+    for part in (values[:4], values[4:6], values[6:]):
+        moments.add(tf.constant(part))
+    np.testing.assert_allclose(moments.mean, values.mean(axis=(0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(moments.std, values.std(axis=(0, 1, 2)), rtol=1e-5)

@@ -24,7 +24,7 @@ def outputs_of(lowered: LoweredModel, images: list[np.ndarray]) -> list:
 
 
 def assert_same_function(model: keras.Model) -> LoweredModel:
-    """The folded graph, and the primitives, against the model; what is tapped, against the graph."""
+    """Folded graph and primitives against the model; what is tapped against the graph."""
     lowered, images = lower(model), images_for(model, 3)
     expected = keras.tree.flatten(model(images if len(images) > 1 else images[0]))
     unfolded = run_primitives(
@@ -340,7 +340,9 @@ def test_a_layer_without_integer_form_stays_with_its_reason(layer, reason: str) 
 def test_channels_first_is_named() -> None:
     inputs = image(3, 8, 8)
     outputs = layers.MaxPooling2D(2, data_format="channels_first", name="pool")(inputs)
-    model = keras.Model(inputs, layers.Conv2D(2, 3, data_format="channels_first", name="c")(outputs))
+    model = keras.Model(
+        inputs, layers.Conv2D(2, 3, data_format="channels_first", name="c")(outputs)
+    )
     for node in lower(model).graph.nodes:
         assert node.kind == "float"
         assert "channels_first" in node.reason
@@ -348,7 +350,7 @@ def test_channels_first_is_named() -> None:
 
 def test_a_model_without_a_quantizable_layer_is_refused() -> None:
     model = chain(Doubling(), layers.MaxPooling2D(2))
-    with pytest.raises(ModelError, match="none of them.*Doubling: no integer form"):
+    with pytest.raises(ModelError, match=r"none of them.*Doubling: no integer form"):
         require_quantizable(lower(model).graph, model.name)
     require_quantizable(lower(chain(Doubling(), layers.Dense(1))).graph, "dense")
 
@@ -384,6 +386,21 @@ def test_a_call_in_training_mode_is_not_what_inference_computes(layer) -> None:
     graph = lower(keras.Model(inputs, layers.Conv2D(2, 1, name="last")(x))).graph
     assert [node.kind for node in graph.nodes] == ["conv2d", "float", "conv2d"]
     assert "training=True" in graph.nodes[1].reason
+
+
+def test_a_nested_model_in_training_mode_is_not_opened() -> None:
+    inner_image = keras.Input((8, 8, 3))
+    inner = keras.Model(
+        inner_image, layers.Dropout(0.5)(layers.Conv2D(4, 3)(inner_image)), name="i"
+    )
+
+    def kinds_when(training: bool) -> list[str]:
+        inputs = image()
+        outputs = layers.Conv2D(2, 1, name="last")(inner(inputs, training=training))
+        return [kind for kind, _ in kinds(lower(keras.Model(inputs, outputs)))]
+
+    assert kinds_when(False) == ["conv2d", "conv2d"]  # a frozen backbone
+    assert kinds_when(True) == ["float", "conv2d"]
 
 
 def test_the_fingerprint_tells_models_apart() -> None:

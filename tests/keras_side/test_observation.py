@@ -77,7 +77,9 @@ def test_deviations_survive_a_mean_far_from_zero(
 @settings(max_examples=25)
 @given(
     tensors=st.lists(
-        st.tuples(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40)), min_size=1, max_size=6
+        st.tuples(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40)),
+        min_size=1,
+        max_size=6,
     ),
     limit=st.sampled_from([10, 1000, 50_000]),
 )

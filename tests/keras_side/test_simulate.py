@@ -180,9 +180,7 @@ def _connected(structure: str):
 
 
 @pytest.mark.parametrize("config", ["w8a8", "paper"])
-@pytest.mark.parametrize(
-    "structure", ["single", "list", "list of one", "dict", "nested", "twice"]
-)
+@pytest.mark.parametrize("structure", ["single", "list", "list of one", "dict", "nested", "twice"])
 def test_the_structure_of_the_outputs_is_kept(structure: str, config: str) -> None:
     keras.utils.set_random_seed(0)
     inputs = image()
@@ -222,9 +220,7 @@ def test_layers_in_float_compute_in_float() -> None:
     config = CONFIGS["w4a4"].replace(rules=(LayerRule(match="kept", quantize=False),))
     simulated = quantized(model, config).simulated_model
     kept = next(layer for layer in simulated.layers if layer.name in ("kept", "kept.linear"))
-    for found, exact in zip(
-        kept.get_weights(), model.get_layer("kept").get_weights(), strict=True
-    ):
+    for found, exact in zip(kept.get_weights(), model.get_layer("kept").get_weights(), strict=True):
         np.testing.assert_array_equal(found, exact)
 
 

@@ -338,9 +338,7 @@ def pools() -> keras.Model:
 
 @network()
 def signed_average_pool() -> keras.Model:
-    return chain(
-        conv(5, activation=None), layers.AveragePooling2D(2), conv(4, 1, activation=None)
-    )
+    return chain(conv(5, activation=None), layers.AveragePooling2D(2), conv(4, 1, activation=None))
 
 
 @network()

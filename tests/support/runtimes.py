@@ -19,15 +19,13 @@ def interpreter(data: bytes, runtime: str = "litert") -> Any:
     else:
         from tensorflow import lite
 
-        Interpreter = lite.Interpreter  # noqa: N806
+        Interpreter = lite.Interpreter
     ready = Interpreter(model_content=data, num_threads=1)
     ready.allocate_tensors()
     return ready
 
 
-def outputs(
-    data: bytes, images: Sequence[np.ndarray], runtime: str = "litert"
-) -> list[np.ndarray]:
+def outputs(data: bytes, images: Sequence[np.ndarray], runtime: str = "litert") -> list[np.ndarray]:
     """The outputs of a file in their order, one image after the other.
 
     Args:
@@ -38,26 +36,26 @@ def outputs(
     Returns:
         For each output an array [n, ...].
     """
-    return list(_run(data, images, runtime).values())
+    return [values for _, values in _run(data, images, runtime)]
 
 
 def computed_tensors(data: bytes, images: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
     """Every tensor that LiteRT computes from the inputs, by index, [n, ...] over the images."""
-    return _run(expose_all_tensors(data), images, "litert")
+    return dict(_run(expose_all_tensors(data), images, "litert"))
 
 
-def _run(data: bytes, images: Sequence[np.ndarray], runtime: str) -> dict[int, np.ndarray]:
+def _run(data: bytes, images: Sequence[np.ndarray], runtime: str) -> list[tuple[int, np.ndarray]]:
+    """Index and values of each output; one tensor may be several of them."""
     ready = interpreter(data, runtime)
-    found: dict[int, list[np.ndarray]] = {
-        detail["index"]: [] for detail in ready.get_output_details()
-    }
+    indices = [detail["index"] for detail in ready.get_output_details()]
+    found: list[list[np.ndarray]] = [[] for _ in indices]
     for position in range(len(images[0])):
         for detail, values in zip(ready.get_input_details(), images, strict=True):
             ready.set_tensor(detail["index"], values[position : position + 1])
         ready.invoke()
-        for index, values in found.items():
+        for index, values in zip(indices, found, strict=True):
             values.append(ready.get_tensor(index))
-    return {index: np.concatenate(values) for index, values in found.items()}
+    return [(i, np.concatenate(values)) for i, values in zip(indices, found, strict=True)]
 
 
 def operators_outside_xnnpack(data: bytes) -> list[str]:
@@ -103,7 +101,5 @@ def operator_names(data: bytes) -> list[str]:
     """The builtin names of a file's operators, in the order of execution."""
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if name[0] != "_"}
-    codes = [
-        max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes
-    ]
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     return [names[codes[operator.opcodeIndex]] for operator in model.subgraphs[0].operators]

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tflite_ptq4.targets import TARGETS
+from tflite_ptq4.targets import LAYOUTS, TARGETS
 
 DEFAULT_PRESET = "w4a8"
 DEFAULT_SAMPLES = 64
@@ -94,6 +94,12 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
         choices=("float32", "int8"),
         default="float32",
         help="type of the file's input and output (float32)",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default=LAYOUTS[0],
+        help="of packed_int4: INT4 weights where they are accelerated, or wherever they load",
     )
     _path(parser, "--plan", "PLAN.json", "also write the plan, layer by layer")
     _image_preparation(parser, samples=DEFAULT_SAMPLES)

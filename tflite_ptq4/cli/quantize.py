@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
         message(f"Quantized: {quantized.report.config}")
         with native_stderr_held_back():
-            content = quantized.to_tflite(target=target, io=arguments.io)
+            content = quantized.to_tflite(target=target, io=arguments.io, layout=arguments.layout)
         comparison = None
         if images is not None:
             comparison = _compared(model, arguments.model, content, arguments.output, images)
@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         "float_model_bytes": arguments.model.stat().st_size,
         "target": target,
         "io": arguments.io,
+        "layout": arguments.layout if target == "packed_int4" else None,
         "plan": None if arguments.plan is None else str(arguments.plan),
         "report": quantized.report.to_dict(),
         "on_calibration_images": comparison,

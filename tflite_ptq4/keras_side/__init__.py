@@ -1,0 +1,1 @@
+"""The side of Keras: reading a model, gathering statistics, simulating the result."""

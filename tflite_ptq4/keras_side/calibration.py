@@ -196,7 +196,7 @@ class CalibrationCallback(keras.callbacks.Callback):
 
 
 def observed_tensors(lowered: LoweredModel) -> tuple[str, ...]:
-    """The tensors whose statistics are gathered: inputs and what operators write, if of channels."""
+    """The tensors whose statistics are gathered: inputs, and what operators write in channels."""
     graph = lowered.graph
     computed = (
         tensor for node in graph.nodes for tensor in node.outputs if len(graph.shapes[tensor]) > 1

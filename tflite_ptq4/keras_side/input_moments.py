@@ -1,7 +1,8 @@
-"""Second moments of what a layer's weights are multiplied with, in both networks."""
+"""Moments over the calibration images: of channels, and of what weights are multiplied with."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -30,22 +31,53 @@ class InputMoments:
     cross: NDArray[np.float64]
 
 
-def input_moments(node: Node, exact: tf.Tensor, coded: tf.Tensor) -> InputMoments:
+class ChannelMoments:
+    """Mean and deviation of each channel, over batches that are added one by one."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._count = 0
+        self._sum: NDArray[np.float64] | float = 0.0
+        self._squares: NDArray[np.float64] | float = 0.0
+
+    def add(self, values: tf.Tensor) -> None:
+        """Add a batch, float32 [n, ..., channels]."""
+        mean, variance = tf.nn.moments(values, list(range(values.shape.rank - 1)))
+        mean = mean.numpy().astype(np.float64)
+        count = int(np.prod(values.shape[:-1]))
+        self._count += count
+        self._sum = self._sum + count * mean
+        self._squares = self._squares + count * (variance.numpy().astype(np.float64) + mean**2)
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """float64 [channels]."""
+        return self._sum / self._count
+
+    @property
+    def std(self) -> NDArray[np.float64]:
+        """float64 [channels], of the population."""
+        return np.sqrt(np.maximum(self._squares / self._count - self.mean**2, 0.0))
+
+
+def input_moments(
+    node: Node, exact: Sequence[tf.Tensor], coded: Sequence[tf.Tensor]
+) -> InputMoments:
     """Moments of the input patches of one layer.
 
     Args:
         node: a layer with weights, not a transposed convolution.
-        exact: float32 [images, ...], its input in the float network.
-        coded: its input in the quantized network, of the same shape.
+        exact: batches float32 [images, ...] of its input in the float network.
+        coded: the same batches of its input in the quantized network.
 
     Returns:
         Moments in the order of the rows of `kernel_layout.kernel_groups`.
     """
-    count = np.zeros(())
+    count = 0
     groups = group_count(node)
     sums = [0.0, 0.0, 0.0, 0.0]
     # Centred moments do not depend on a shift of the input; near its mean float32 loses least.
-    shifts = [tf.reduce_mean(value, list(range(value.shape.rank - 1))) for value in (exact, coded)]
+    shifts = [tf.reduce_mean(b[0], list(range(b[0].shape.rank - 1))) for b in (exact, coded)]
     for exact_rows, coded_rows in _row_pairs(node, exact, coded):
         x = _by_group(exact_rows - shifts[0], groups)
         z = _by_group(coded_rows - shifts[1], groups)
@@ -56,7 +88,7 @@ def input_moments(node: Node, exact: tf.Tensor, coded: tf.Tensor) -> InputMoment
             tf.reduce_sum(x, 1),
         )
         sums = [old + new.numpy().astype(np.float64) for old, new in zip(sums, parts, strict=True)]
-        count = count + int(x.shape[1])
+        count += int(x.shape[1])
     coded_mean, exact_mean = sums[2] / count, sums[3] / count
     centred = sums[0] / count - coded_mean[:, :, None] * coded_mean[:, None, :]
     diagonal = np.arange(centred.shape[1])
@@ -74,35 +106,34 @@ def _by_group(rows: tf.Tensor, groups: int) -> tf.Tensor:
     return tf.reshape(tf.transpose(split, [2, 0, 1, 3]), [groups, count, -1])
 
 
-def _row_pairs(node: Node, exact: tf.Tensor, coded: tf.Tensor):
+def _row_pairs(node: Node, exact: Sequence[tf.Tensor], coded: Sequence[tf.Tensor]):
     """The same sampled patches of both inputs, in chunks of bounded size, as [rows, taps, c_in]."""
-    if node.attributes.get("rank") == 1:
-        exact, coded = exact[:, None], coded[:, None]
-    if node.kind == "dense":
-        channels = exact.shape[-1]
-        rows = [tf.reshape(value, [-1, 1, channels]) for value in (exact, coded)]
-        stride = ceil(rows[0].shape[0] / MAXIMUM_ROWS)
-        yield rows[0][::stride], rows[1][::stride]
-        return
-    depthwise = node.kind == "depthwise_conv2d"
-    taps = node.kernel.shape[0] * node.kernel.shape[1]
-    per_image = _patches(node, exact[:1]).shape[0]
-    stride = ceil(len(exact) * per_image / (DEPTHWISE_ROWS if depthwise else MAXIMUM_ROWS))
-    step = max(1, _CHUNK_ELEMENTS // (per_image * taps * exact.shape[-1]))
+    images = sum(len(exact[position]) for position in range(len(exact)))
+    limit = DEPTHWISE_ROWS if node.kind == "depthwise_conv2d" else MAXIMUM_ROWS
+    per_image = len(_patches(node, exact[0][:1]))
+    stride = ceil(images * per_image / limit)
+    taps = 1 if node.kind == "dense" else node.kernel.shape[0] * node.kernel.shape[1]
+    step = max(1, _CHUNK_ELEMENTS // (per_image * taps * exact[0].shape[-1]))
     offset = 0
-    for start in range(0, len(exact), step):
-        pair = [_patches(node, value[start : start + step]) for value in (exact, coded)]
-        rows = pair[0].shape[0]
-        chosen = np.arange(offset, rows, stride)
-        offset = int((offset - rows) % stride)
-        if len(chosen):
-            yield tuple(tf.gather(value, chosen) for value in pair)
+    for position in range(len(exact)):
+        pair = exact[position], coded[position]
+        for start in range(0, len(pair[0]), step):
+            patches = [_patches(node, value[start : start + step]) for value in pair]
+            rows = len(patches[0])
+            chosen = np.arange(offset, rows, stride)
+            offset = int((offset - rows) % stride)
+            if len(chosen):
+                yield tuple(tf.gather(value, chosen) for value in patches)
 
 
 def _patches(node: Node, value: tf.Tensor) -> tf.Tensor:
     """What a kernel sees at each output position, [positions, taps, c_in]."""
-    height, width = node.kernel.shape[:2]
     channels = value.shape[-1]
+    if node.kind == "dense":
+        return tf.reshape(value, [-1, 1, channels])
+    if node.attributes.get("rank") == 1:
+        value = value[:, None]
+    height, width = node.kernel.shape[:2]
     if (height, width) == (1, 1) and tuple(node.attributes["strides"]) == (1, 1):
         return tf.reshape(value, [-1, 1, channels])
     patches = tf.image.extract_patches(

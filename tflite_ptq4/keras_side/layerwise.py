@@ -22,7 +22,8 @@ from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.graph import Node, last_uses
 from tflite_ptq4.keras_side.execution import activate, linear, run_node
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
-from tflite_ptq4.keras_side.input_moments import InputMoments, input_moments
+from tflite_ptq4.keras_side.image_batches import ImageBatches, batch_size
+from tflite_ptq4.keras_side.input_moments import ChannelMoments, InputMoments, input_moments
 from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.kernel_layout import (
     group_count,
@@ -67,61 +68,117 @@ def quantize_layer_by_layer(
         The weights of each quantized layer, and the SQNR of each operator's output in dB, every
         error before it included, by name.
     """
-    graph = lowered.graph
-    exact = {graph.inputs[0]: tf.constant(images, tf.float32)}
-    coded = {name: _rounded(value, name, plan, "half_even") for name, value in exact.items()}
-    released = last_uses(graph.nodes, ())
-    weights: dict[str, LayerWeights] = {}
-    sqnr: dict[str, float] = {}
-    for node in progress(graph.nodes) if progress else graph.nodes:
-        run = lowered.runs.get(node.name)
-        exact_inputs = [exact[name] for name in node.inputs]
-        coded_inputs = [coded[name] for name in node.inputs]
-        if node.rule.weighted and plan.layer(node.name).quantized:
-            exact_linear = linear(node, exact_inputs[0], node.kernel, node.bias)
-            weights[node.name], coded_linear = _quantize_layer(
-                node, plan, exact_inputs[0], coded_inputs[0], exact_linear
-            )
-            exact_outputs = [activate(node, exact_linear)]
-            coded_outputs = [activate(node, coded_linear)]
+    run = _SideBySide(lowered, plan, images)
+    for node in progress(lowered.graph.nodes) if progress else lowered.graph.nodes:
+        run.step(node)
+    return run.weights, run.sqnr_db
+
+
+class _SideBySide:
+    """Both networks, as far as they have been run: only tensors that are still read are kept."""
+
+    def __init__(
+        self, lowered: LoweredModel, plan: QuantizationPlan, images: NDArray[np.float32]
+    ) -> None:
+        self.lowered, self.plan = lowered, plan
+        self.weights: dict[str, LayerWeights] = {}
+        self.sqnr_db: dict[str, float] = {}
+        graph = lowered.graph
+        self._images = len(images)
+        self._released = last_uses(graph.nodes, ())
+        self._exact: dict[str, ImageBatches] = {}
+        self._coded: dict[str, ImageBatches] = {}
+        size = batch_size([(None, *images.shape[1:]), *graph.shapes.values()])
+        name = graph.inputs[0]
+        self._exact[name], self._coded[name] = self._new_pair(name)
+        for start in range(0, len(images), size):
+            value = tf.constant(images[start : start + size], tf.float32)
+            self._exact[name].append(value)
+            self._coded[name].append(self._rounded(value, name, "half_even"))
+
+    def step(self, node: Node) -> None:
+        """Run one operator in both networks, quantizing it first where it has weights."""
+        exact = [self._exact[name] for name in node.inputs]
+        coded = [self._coded[name] for name in node.inputs]
+        for name in node.outputs:
+            self._exact[name], self._coded[name] = self._new_pair(name)
+        if node.rule.weighted and self.plan.layer(node.name).quantized:
+            self._quantize(node, exact[0], coded[0])
+            compute = self._with_weights(node)
         else:
-            exact_outputs = run_node(node, run, exact_inputs)
-            coded_outputs = run_node(node, run, coded_inputs)
-        for name, value, approximate in zip(
-            node.outputs, exact_outputs, coded_outputs, strict=True
-        ):
-            exact[name] = value
-            coded[name] = _rounded(approximate, name, plan, rounds_after(node))
-        sqnr[node.name] = _sqnr_db(exact[node.output], coded[node.output])
-        for name in released.get(node.name, ()):
-            exact.pop(name, None)
-            coded.pop(name, None)
-    return weights, sqnr
+            for position in range(len(exact[0])):
+                self._write(self._exact, node, self._run(node, exact, position))
+            compute = None
+        signal = noise = 0.0
+        for position in range(len(exact[0])):
+            outputs = [compute(coded[0][position])] if compute else self._run(node, coded, position)
+            rounded = [
+                self._rounded(value, name, rounds_after(node))
+                for name, value in zip(node.outputs, outputs, strict=True)
+            ]
+            self._write(self._coded, node, rounded)
+            reference = self._exact[node.output][position]
+            signal += float(tf.reduce_sum(tf.square(reference)))
+            noise += float(tf.reduce_sum(tf.math.squared_difference(reference, rounded[0])))
+        self.sqnr_db[node.name] = _decibels(signal, noise)
+        for name in self._released.get(node.name, ()):
+            self._exact.pop(name, None)
+            self._coded.pop(name, None)
+
+    def _quantize(self, node: Node, exact: ImageBatches, coded: ImageBatches) -> None:
+        """Quantize one layer, and run it in the float network."""
+        weights = _quantized_from(node, self.plan, exact, coded)
+        config = self.plan.config
+        kernel, bias = weights.dequantized(node), weights.bias.astype(np.float32)
+        float_moments, moments = ChannelMoments(), ChannelMoments()
+        for position in range(len(exact)):
+            output = linear(node, exact[position], node.kernel, node.bias)
+            if config.output_matching:
+                float_moments.add(output)
+                moments.add(linear(node, coded[position], kernel, bias))
+            self._write(self._exact, node, [activate(node, output)])
+        if config.output_matching:
+            weights = _matched(weights, config, float_moments, moments)
+        self.weights[node.name] = weights
+
+    def _with_weights(self, node: Node) -> Callable:
+        weights = self.weights[node.name]
+        kernel = weights.dequantized(node)
+        bias = weights.stored_bias(self.plan.tensors.get(node.inputs[0]))
+        return lambda value: activate(node, linear(node, value, kernel, bias))
+
+    def _run(self, node: Node, inputs: list[ImageBatches], position: int) -> list:
+        run = self.lowered.runs.get(node.name)
+        return run_node(node, run, [value[position] for value in inputs])
+
+    def _write(self, values: dict[str, ImageBatches], node: Node, outputs: list) -> None:
+        for name, value in zip(node.outputs, outputs, strict=True):
+            values[name].append(value)
+
+    def _new_pair(self, name: str) -> tuple[ImageBatches, ImageBatches]:
+        plan = self.plan.tensors.get(name)
+        return (
+            ImageBatches(self._images, None, lossless=False),
+            ImageBatches(self._images, plan, lossless=True),
+        )
+
+    def _rounded(self, value, name: str, rounding: str | None):
+        if rounding is None or name not in self.plan.tensors:
+            return value
+        return fake_quantize(value, self.plan.tensors[name], rounding)
 
 
-def _rounded(value, name: str, plan: QuantizationPlan, rounding: str | None):
-    if rounding is None or name not in plan.tensors:
-        return value
-    return fake_quantize(value, plan.tensors[name], rounding)
-
-
-def _sqnr_db(exact: tf.Tensor, coded: tf.Tensor) -> float:
+def _decibels(signal: float, noise: float) -> float:
     """10 log10(E[y^2] / E[(y - y_q)^2]), +inf where there is no error."""
-    signal = float(tf.reduce_mean(tf.square(exact)))
-    noise = float(tf.reduce_mean(tf.math.squared_difference(exact, coded)))
     if noise == 0.0:
         return float("inf")
     return float(10.0 * np.log10(signal / noise)) if signal else float("-inf")
 
 
-def _quantize_layer(
-    node: Node,
-    plan: QuantizationPlan,
-    exact_input: tf.Tensor,
-    coded_input: tf.Tensor,
-    exact_output: tf.Tensor,
-) -> tuple[LayerWeights, tf.Tensor]:
-    """One layer's weights, and the output of its linear part with them."""
+def _quantized_from(
+    node: Node, plan: QuantizationPlan, exact: ImageBatches, coded: ImageBatches
+) -> LayerWeights:
+    """One layer's weights before its output is matched."""
     config = plan.config
     bits = plan.layer(node.name).weight_bits
     weight = kernel_matrix(node).astype(np.float64)
@@ -129,7 +186,7 @@ def _quantize_layer(
     if second_order_refusal(node) is None and (
         config.refit_weights or config.weight_rounding == "second_order"
     ):
-        moments = input_moments(node, exact_input, coded_input)
+        moments = input_moments(node, exact, coded)
     if config.refit_weights and moments is not None:
         refitted = ridge_refit(
             kernel_groups(node).astype(np.float64), moments.coded, moments.cross, RIDGE
@@ -138,14 +195,12 @@ def _quantize_layer(
     scale = weight_scale(weight, bits, config)
     integers = _round(node, weight, scale, bits, config, moments)
     weights = layer_weights(node, weight, integers, scale)
-    if config.bias_correction:
-        mean = tf.reduce_mean(coded_input, list(range(coded_input.shape.rank - 1)))
-        weights = correct_bias(node, weights, bits, config, mean.numpy().astype(np.float64))
-    if config.output_matching:
-        weights = _match_output(node, weights, config, coded_input, exact_output)
-    planned_input = plan.tensors.get(node.inputs[0])
-    bias = weights.stored_bias(planned_input)
-    return weights, linear(node, coded_input, weights.dequantized(node), bias)
+    if not config.bias_correction:
+        return weights
+    means = ChannelMoments()
+    for position in range(len(coded)):
+        means.add(coded[position])
+    return correct_bias(node, weights, bits, config, means.mean)
 
 
 def _round(
@@ -170,19 +225,17 @@ def _round(
     return np.where(bits >= LEAST_GRID_BITS, rounded, nearest)
 
 
-def _match_output(
-    node: Node,
+def _matched(
     weights: LayerWeights,
     config: QuantizationConfig,
-    coded_input: tf.Tensor,
-    exact_output: tf.Tensor,
+    float_moments: ChannelMoments,
+    moments: ChannelMoments,
 ) -> LayerWeights:
     """Fold into scale and bias what gives each channel the float network's mean and deviation."""
-    output = linear(node, coded_input, weights.dequantized(node), weights.bias.astype(np.float32))
-    float_mean, float_std = _mean_and_std(exact_output)
-    mean, std = _mean_and_std(output)
     limit = MATCHING_LIMIT if config.weight_granularity == "per_channel" else 1.0
-    factor, shift = match_channels(float_mean, float_std, mean, std, limit=limit)
+    factor, shift = match_channels(
+        float_moments.mean, float_moments.std, moments.mean, moments.std, limit=limit
+    )
     scale = (weights.scale * factor).astype(np.float32).astype(np.float64)
     return replace(
         weights,
@@ -190,8 +243,3 @@ def _match_output(
         bias=weights.bias * factor + shift,
         offset=weights.offset * factor,
     )
-
-
-def _mean_and_std(values: tf.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    mean, variance = tf.nn.moments(values, list(range(values.shape.rank - 1)))
-    return mean.numpy().astype(np.float64), np.sqrt(variance.numpy().astype(np.float64))

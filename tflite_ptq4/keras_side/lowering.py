@@ -1,4 +1,4 @@
-"""A Keras model lowered to the graph that is quantized: identities gone, BatchNorm folded, ReLU fused.
+"""A Keras model lowered to the graph that is quantized: BatchNorm folded, ReLU fused.
 
 The user's model is read, never changed: folding works on copies of the weights.
 """
@@ -49,8 +49,8 @@ def lower(model: keras.Model) -> LoweredModel:
     W_folded = W * gamma / sqrt(variance + epsilon),
     b_folded = (b - mean) * gamma / sqrt(variance + epsilon) + beta; computed in float64.
 
-    A BatchNormalization that follows no convolution or Dense becomes a 1x1 depthwise convolution, and
-    so does every other layer that is affine per channel.
+    A BatchNormalization that follows no convolution or Dense becomes a 1x1 depthwise convolution,
+    and so does every other layer that is affine per channel.
 
     Args:
         model: a built functional or Sequential Keras 3 model, nested ones included.

@@ -65,6 +65,8 @@ for _kind, _types in {
 
 @expands(*operation_types("Mean"))
 def _mean(call: Call) -> list[Primitive]:
+    if len(call.shapes[0]) < 2:
+        return [in_float(call, "a mean that leaves no channel axis has no integer form")]
     return [whole(call, "mean")]
 
 

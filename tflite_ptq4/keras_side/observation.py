@@ -3,7 +3,8 @@
 Every update reads each tensor of one batch and adds to variables of fixed size: nothing grows with
 the number of images. The range covers every value. Moments and histogram cover every value of a
 small network; where a network computes more than `SAMPLED_ELEMENTS` values per image, they cover a
-regular grid of positions in each large tensor, the same for every image, so that they merge exactly.
+regular grid of positions in each large tensor, the same for every image, so that they merge
+exactly.
 """
 
 from __future__ import annotations

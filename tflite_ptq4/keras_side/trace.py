@@ -152,7 +152,9 @@ class _Tracer:
         for node in _nodes_in_order(model):
             arguments = [names[id(tensor)] for tensor in node.input_tensors]
             path = f"{prefix}{node.operation.name}"
-            if is_functional(node.operation):
+            # With training=True the calls inside do not compute what they do at inference.
+            training = node.arguments.kwargs.get("training") is True
+            if is_functional(node.operation) and not training:
                 results = self.open_model(node.operation, arguments, prefix=f"{path}/")
             else:
                 name = self.new_tensor(path)
@@ -166,7 +168,7 @@ class _Tracer:
                         outputs=tuple(results),
                         shapes=tuple(tuple(tensor.shape) for tensor in node.outputs),
                         constants=_constants(node),
-                        training=node.arguments.kwargs.get("training") is True,
+                        training=training,
                         run=_repeat_call(node, node.operation),
                         run_on_clone=lambda name, node=node: _repeat_call(
                             node, clone_operation(node.operation, name)

@@ -1,0 +1,72 @@
+"""Tensors over all images, kept in few bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tflite_ptq4.keras_side import image_batches
+from tflite_ptq4.keras_side.fake_quantization import fake_quantize
+from tflite_ptq4.keras_side.image_batches import ImageBatches, batch_size
+from tflite_ptq4.plan import TensorPlan
+
+
+def plan(bits: list[int], scale: list[float], zero_point: list[int]) -> TensorPlan:
+    scale32 = np.asarray(scale, np.float32).astype(np.float64)
+    return TensorPlan(
+        "t", "t", np.array(bits), scale32, np.array(zero_point), ("mse",) * len(bits), ""
+    )
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        plan([8], [0.0371], [133]),
+        plan([4], [0.4], [0]),
+        plan([2, 8, 0], [0.5, 0.01, 0.7], [1, 128, -1]),
+    ],
+    ids=["signed 8 bits", "after a relu", "per channel"],
+)
+def test_levels_are_kept_without_loss(levels: TensorPlan, rng: np.random.Generator) -> None:
+    values = fake_quantize(tf.constant(rng.normal(size=(5, 4, 3)), tf.float32), levels)
+    kept = ImageBatches(5, levels, lossless=True)
+    kept.append(values[:3])
+    kept.append(values[3:])
+    assert len(kept) == 2
+    np.testing.assert_array_equal(kept[0], values[:3])
+    np.testing.assert_array_equal(kept[1], values[3:])
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_large_float_tensor_is_halved(
+    large: bool, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_batches, "LARGE_TENSOR", 11 if large else 12)
+    values = tf.constant(rng.normal(size=(2, 6)), tf.float32)
+    kept = ImageBatches(2, None, lossless=False)
+    kept.append(values)
+    assert kept[0].dtype == tf.float32
+    # float16 has 11 significant bits: half a unit of the last is 2^-12 of the value, at most 2^-11.
+    np.testing.assert_allclose(kept[0], values, rtol=2.0**-11 if large else 0)
+    assert np.array_equal(kept[0], values) is not large
+
+
+def test_values_that_float16_cannot_hold_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_batches, "LARGE_TENSOR", 1)
+    values = tf.constant([[1.0, 7.0e4 + 1.0]])
+    kept = ImageBatches(1, None, lossless=False)
+    kept.append(values)
+    np.testing.assert_array_equal(kept[0], values)
+
+
+def test_integers_of_a_layer_in_float_stay_integers() -> None:
+    kept = ImageBatches(2, None, lossless=False)
+    kept.append(tf.constant([[1], [2]], tf.int64))
+    assert kept[0].dtype == tf.int64
+
+
+def test_the_largest_tensor_sets_the_batch() -> None:
+    largest = image_batches.BATCH_ELEMENTS // 4
+    assert batch_size([(None, 10), (None, 2, largest // 2)]) == 4
+    assert batch_size([(None, largest * 8)]) == 1
