@@ -74,6 +74,17 @@ def test_a_damaged_file_is_refused(
     assert str(path) in str(refused.value)
 
 
+def test_a_file_of_a_newer_keras_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    small_model().save(path)
+    _configured("{}")(path)
+    _without("metadata.json")(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("metadata.json", '{"keras_version": "99.1.0"}')
+    with pytest.raises(FileFormatError, match=r"was saved with Keras 99\.1\.0, and Keras 3\."):
+        load_model(path)
+
+
 def test_a_lambda_layer_is_refused_and_not_run(tmp_path: Path) -> None:
     path = tmp_path / "m.keras"
     keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: 2 * x)]).save(path)

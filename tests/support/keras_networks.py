@@ -182,12 +182,12 @@ def dense_after_flatten() -> keras.Model:
     )
 
 
-@network()
+@network(xnnpack=True)
 def dense_on_images() -> keras.Model:
     return chain(conv(4), layers.Dense(6, activation="relu"), layers.Dense(3))
 
 
-@network()
+@network(xnnpack=True)
 def dense_only() -> keras.Model:
     inputs = image(13, name="features")
     hidden = layers.Dense(11, activation="relu")(inputs)
@@ -222,7 +222,7 @@ def batch_norm_after_conv() -> keras.Model:
     )
 
 
-@network()
+@network(xnnpack=True)
 def batch_norm_elsewhere() -> keras.Model:
     return chain(
         layers.BatchNormalization(),
@@ -236,7 +236,7 @@ def batch_norm_elsewhere() -> keras.Model:
     )
 
 
-@network()
+@network(xnnpack=True)
 def relu_apart() -> keras.Model:
     """A linear output that is read with and without its ReLU, which then cannot be fused."""
     inputs = image()
@@ -244,7 +244,7 @@ def relu_apart() -> keras.Model:
     return keras.Model(inputs, layers.Add()([layers.ReLU()(linear), conv(6)(linear)]))
 
 
-@network()
+@network(xnnpack=True)
 def relu6_apart() -> keras.Model:
     inputs = image()
     linear = conv(6, activation=None)(inputs)
@@ -300,7 +300,7 @@ def concatenate_on_one_scale() -> keras.Model:
     return keras.Model(inputs, conv(4, activation=None)(joined))
 
 
-@network()
+@network(xnnpack=True)
 def concatenate_requantized() -> keras.Model:
     """A term that others read too, or that a pool writes, keeps a scale of its own."""
     inputs = image()
@@ -311,7 +311,7 @@ def concatenate_requantized() -> keras.Model:
     return keras.Model(inputs, conv(3, activation=None)(outputs))
 
 
-@network()
+@network(xnnpack=True)
 def concatenate_flat() -> keras.Model:
     inputs = image()
     x = conv(6)(inputs)
@@ -341,14 +341,14 @@ def signed_average_pool() -> keras.Model:
     return chain(conv(5, activation=None), layers.AveragePooling2D(2), conv(4, 1, activation=None))
 
 
-@network()
+@network(xnnpack=True)
 def global_pool() -> keras.Model:
     return chain(
         conv(6), conv(8, activation=None), layers.GlobalAveragePooling2D(keepdims=True), conv(5, 1)
     )
 
 
-@network()
+@network(xnnpack=True)
 def zero_padding() -> keras.Model:
     return chain(
         layers.ZeroPadding2D(1),
@@ -363,7 +363,7 @@ def zero_padding() -> keras.Model:
 # --- shapes of models ---
 
 
-@network()
+@network(xnnpack=True)
 def several_outputs() -> keras.Model:
     inputs = image()
     x = conv(6)(inputs)
@@ -372,7 +372,7 @@ def several_outputs() -> keras.Model:
     return keras.Model(inputs, {"logits": logits, "features": y, "early": x})
 
 
-@network()
+@network(xnnpack=True)
 def several_inputs() -> keras.Model:
     left, right = image(8, 8, 3, name="left"), image(4, 4, 2, name="right")
     x = layers.Add()([conv(5, strides=2)(left), conv(5, activation=None)(right)])

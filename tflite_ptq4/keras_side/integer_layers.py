@@ -152,17 +152,19 @@ class IntegerLinear(_WrappingLayer):
 
 @keras.saving.register_keras_serializable(package="tflite_ptq4")
 class IntegerJoin(_IntegerLayer):
-    """A sum, difference or product of two tensors.
+    """A sum, difference or product of two tensors, or of a tensor and a number.
 
     Args:
         inputs: the ranges of both.
         output: the range of the output, cut by the activation.
         kind: "add", "subtract" or "multiply".
+        number: the integer of the second input where it is a number; None for a tensor.
     """
 
-    def __init__(self, inputs, output, kind: str, **kwargs) -> None:
+    def __init__(self, inputs, output, kind: str, number: int | None = None, **kwargs) -> None:
         super().__init__(inputs, output, **kwargs)
         self.kind = kind
+        self.number = number
         first, second = (np.float32(entry.scale) for entry in self.input_ranges)
         scale = np.float32(self.output_range.scale)
         self._multiplier = first * second / scale
@@ -174,10 +176,12 @@ class IntegerJoin(_IntegerLayer):
 
     def call(self, inputs):
         """Compute on the integers."""
-        first, second = (
+        tensors = [inputs] if self.number is not None else inputs
+        codes = [
             ops.cast(entry.codes(value), "float64")
-            for entry, value in zip(self.input_ranges, inputs, strict=True)
-        )
+            for entry, value in zip(self.input_ranges, tensors, strict=False)
+        ]
+        first, second = codes if self.number is None else (codes[0], float(self.number))
         if self.kind == "multiply":
             return self._requantized(first * second, self._multiplier)
         total = first * self._factors[0] + second * self._factors[1]
@@ -185,7 +189,7 @@ class IntegerJoin(_IntegerLayer):
 
     def get_config(self) -> dict:
         """What the layer was made with."""
-        return {**super().get_config(), "kind": self.kind}
+        return {**super().get_config(), "kind": self.kind, "number": self.number}
 
 
 @keras.saving.register_keras_serializable(package="tflite_ptq4")

@@ -18,6 +18,8 @@ from tflite_ptq4.keras_side.integer_layers import (
 )
 from tflite_ptq4.keras_side.layer_of_node import keras_layer, kernel_of_layer
 from tflite_ptq4.keras_side.lowering import LoweredModel
+from tflite_ptq4.numerics.grid import IntegerGrid
+from tflite_ptq4.numerics.ranges import symmetric_scale
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.quantized_weights import LayerWeights
 
@@ -50,6 +52,9 @@ def integer_layer(
         return _linear(node, plan, weights[node.name], inputs, output, unique_name)
     if node.kind in ("add", "subtract", "multiply") and len(inputs) == 2:
         return IntegerJoin(inputs, output, node.kind, name=unique_name(node.name))
+    if node.kind in ("add", "multiply") and "constant" in node.attributes:
+        number, entry = _number(float(node.attributes["constant"]))
+        return IntegerJoin([*inputs, entry], output, node.kind, number, name=unique_name(node.name))
     if node.kind in ("relu", "relu6"):
         cut = IntegerRange.of(plan.tensors[node.output], node.kind).to_config()
         return IntegerRescale(inputs, cut, name=unique_name(node.name))
@@ -62,6 +67,13 @@ def integer_layer(
         inner = _pooling(lowered, node, unique_name(f"{node.name}/inner"))
         return IntegerInterpolation(inner, inputs, output, name=unique_name(node.name))
     return None
+
+
+def _number(value: float) -> tuple[int, list]:
+    """A number as the file holds it: the end of a symmetric 8-bit grid of its own."""
+    grid = IntegerGrid(8, signed=True, narrow_range=True)
+    scale = float(np.float32(symmetric_scale(abs(value), 8)))
+    return int(np.sign(value)) * grid.qmax, [scale, grid.qmin, grid.qmax]
 
 
 def _linear(

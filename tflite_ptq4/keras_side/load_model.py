@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import zipfile
+import zlib
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,8 +56,8 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         The model, not compiled.
 
     Raises:
-        FileFormatError: not a `.keras` file, a corrupt one, or one with a Lambda or an unknown
-            class.
+        FileFormatError: not a `.keras` file, a corrupt one, one that a newer Keras saved and this
+            one cannot read, or one with a Lambda or an unknown class.
     """
     check_model_file(path)
     import keras
@@ -66,10 +69,10 @@ def load_model(path: str | os.PathLike[str]) -> keras.Model:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     # A damaged or foreign archive can make any part of Keras fail, each in its own way.
     except Exception as error:
-        raise FileFormatError(f"{str(path)!r} {_explanation(error)}") from error
+        raise FileFormatError(f"{str(path)!r} {_explanation(error, path)}") from error
 
 
-def _explanation(error: Exception) -> str:
+def _explanation(error: Exception, path: str | os.PathLike[str]) -> str:
     text = str(error)
     if "safe_mode" in text or "unsafe" in text:
         return (
@@ -82,10 +85,30 @@ def _explanation(error: Exception) -> str:
             f"holds {unknown[1]!r}, a class that Keras does not know. Load it in Python, after the "
             "module that defines the class, and call tflite_ptq4.quantize_model there."
         )
+    saved_with, installed = _keras_version(path), installed_version("keras")
+    if _release(saved_with) > _release(installed):
+        return (
+            f"was saved with Keras {saved_with}, and Keras {installed}, which is installed, cannot "
+            "read it. Update Keras, or save the model with the older one."
+        )
     return (
         f"is not a whole Keras model: {_first_sentence(text) or type(error).__name__}. Save it "
         f"again with model.save('model{_SUFFIX}')."
     )
+
+
+def _keras_version(path: str | os.PathLike[str]) -> str:
+    """Return the version of Keras that wrote the file, "" where it does not say."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return str(json.loads(archive.read("metadata.json"))["keras_version"])
+    except (OSError, LookupError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
+        return ""
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Return (3, 15, 1) of "3.15.1", () where there is no number."""
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
 
 
 def _first_sentence(text: str) -> str:

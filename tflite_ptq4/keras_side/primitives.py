@@ -23,6 +23,10 @@ _EXPANSIONS: dict[type, Expansion] = {}
 _REGISTERING_MODULES = ("weighted", "activation", "joining", "moving")
 
 
+# Keras calls its preprocessing layers with training=True, which means nothing to these.
+_SAME_IN_TRAINING = (keras.layers.Resizing, keras.layers.Rescaling, keras.layers.Normalization)
+
+
 @dataclass(frozen=True, eq=False)
 class Primitive:
     """One primitive operator of the model as the user wrote it, nothing folded yet.
@@ -74,7 +78,7 @@ def expand(call: Call) -> list[Primitive]:
     if not _EXPANSIONS:
         for module in _REGISTERING_MODULES:
             import_module(f"tflite_ptq4.keras_side.{module}_primitives")
-    if call.training:
+    if call.training and not isinstance(call.operation, _SAME_IN_TRAINING):
         return [in_float(call, "it was called with training=True and is no plain function")]
     # The exact type: a subclass may compute anything in its `call`.
     expansion = _EXPANSIONS.get(type(call.operation))
