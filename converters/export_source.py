@@ -10,10 +10,19 @@ import numpy as np
 
 from tflite_ptq4.converters.flatbuffer_model import parse
 from tflite_ptq4.converters.graph_editor import GraphEditor
-from tflite_ptq4.converters.schema import OPERATOR_NAMES, OperatorT
+from tflite_ptq4.converters.schema import (
+    OPERATOR_NAMES,
+    BuiltinOperator,
+    BuiltinOptions,
+    MulOptionsT,
+    OperatorT,
+)
 from tflite_ptq4.graph import LayerGraph, Node
+from tflite_ptq4.operator_rules import OutputScale
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.quantized_weights import LayerWeights
+
+_COMPUTED = (OutputScale.OWN, OutputScale.FIXED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +77,8 @@ class FloatFileReader:
         for node in source.graph.nodes:
             for name in node.outputs:
                 index = written[source.written_keys[name]]
+                if index in reads and node.rule.output_scale in _COMPUTED:
+                    index = self._append_copy(index, name)
                 if index in reads:
                     self.index[name] = self.index[reads[index]]
                     continue
@@ -95,6 +106,21 @@ class FloatFileReader:
         # In front of the first, so that operators inside both layers stay with the first.
         operators.insert(place, second)
         return twins[first_outputs.index(index)]
+
+    def _append_copy(self, index: int, name: str) -> int:
+        """An operator that the converter left out, as a product with one: its scale may differ."""
+        copy = self.editor.twin(index, "/copy", self.editor.tensors[index].type)
+        one = self.editor.add_constant(f"{name}/one", np.ones((), dtype=np.float32))
+        operator = self.editor.new_operator(
+            BuiltinOperator.MUL,
+            1,
+            [index, one],
+            [copy],
+            options_type=BuiltinOptions.MulOptions,
+            options=MulOptionsT(),
+        )
+        self.editor.graph.operators.append(operator)
+        return copy
 
     def _assign_inner_operators(self, reads: frozenset[int]) -> None:
         """An operator inside a layer belongs to the layer whose result it goes into."""

@@ -113,7 +113,7 @@ class GraphEditor:
         name = f"{original.name.decode()}{suffix}"
         return self.add_tensor(name, original.shape, tensor_type, quantization)
 
-    def append(
+    def new_operator(
         self,
         builtin: int,
         version: int,
@@ -123,14 +123,20 @@ class GraphEditor:
         options_type: int = 0,
         options: object = None,
     ) -> OperatorT:
-        """Write a new operator after those written so far."""
-        operator = OperatorT(
+        """Make an operator, which is written nowhere yet."""
+        return OperatorT(
             opcodeIndex=self.opcode(builtin, version),
             inputs=np.asarray(inputs, dtype=np.int32),
             outputs=np.asarray(outputs, dtype=np.int32),
             builtinOptionsType=options_type,
             builtinOptions=options,
         )
+
+    def append(
+        self, builtin: int, version: int, inputs: Sequence[int], outputs: Sequence[int], **options
+    ) -> OperatorT:
+        """Write a new operator after those written so far; options as in `new_operator`."""
+        operator = self.new_operator(builtin, version, inputs, outputs, **options)
         self.operators.append(operator)
         return operator
 

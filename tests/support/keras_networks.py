@@ -430,3 +430,16 @@ def float_at_both_ends() -> keras.Model:
         conv(4, activation=None),
         layers.Lambda(lambda x: keras.ops.cos(x), output_shape=(8, 8, 4)),
     )
+
+
+@network()
+def pool_of_one_pixel() -> keras.Model:
+    """The converter leaves a mean over one pixel out; the scale of its output is its own."""
+    return chain(
+        conv(8, strides=(3, 3), padding="valid"),
+        layers.AveragePooling2D(2, padding="same"),
+        layers.GlobalAveragePooling2D(keepdims=True),
+        layers.Conv2D(6, 1, activation="relu"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(4),
+    )
