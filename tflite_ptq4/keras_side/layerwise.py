@@ -157,6 +157,8 @@ class _SideBySide:
 
     def _new_pair(self, name: str) -> tuple[ImageBatches, ImageBatches]:
         plan = self.plan.tensors.get(name)
+        if plan is not None and plan.per_channel and plan.source != name:
+            plan = None  # flattened, its values are on levels whose channels are no longer an axis
         return (
             ImageBatches(self._images, None, lossless=False),
             ImageBatches(self._images, plan, lossless=True),
