@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from tflite_ptq4.converters.export_source import ExportSource
 from tflite_ptq4.converters.flatbuffer_model import parse
 from tflite_ptq4.converters.graph_editor import GraphEditor
-from tflite_ptq4.converters.schema import TensorT
+from tflite_ptq4.converters.int8_container import INT8_MAX
+from tflite_ptq4.converters.schema import TensorT, TensorType
 from tflite_ptq4.converters.weight_layout import WEIGHT_AXES, input_places, weights_for_operator
 from tflite_ptq4.errors import ReadbackError
 from tflite_ptq4.graph import Node
@@ -31,7 +32,7 @@ class _WrittenLayer:
 
 
 def check_file(data: bytes, source: ExportSource, *, target: str) -> None:
-    """Read a file and compare weights, biases and scales with what was to be written.
+    """Read a file and compare weights, biases, scales and zero points with what was to be written.
 
     Args:
         data: the file.
@@ -41,7 +42,10 @@ def check_file(data: bytes, source: ExportSource, *, target: str) -> None:
     Raises:
         ReadbackError: a layer is missing, or holds other numbers than planned.
     """
-    written = _written_layers(data)
+    editor = GraphEditor(parse(data))
+    if target != "float_simulated":
+        _check_tensors(editor, source)
+    written = _written_layers(editor)
     for name, weights in source.weights.items():
         node = next(node for node in source.graph.nodes if node.name == name)
         if name not in written:
@@ -56,8 +60,23 @@ def check_file(data: bytes, source: ExportSource, *, target: str) -> None:
             _check_integers(node, weights, layer, source)
 
 
-def _written_layers(data: bytes) -> dict[str, _WrittenLayer]:
-    editor = GraphEditor(parse(data))
+def _check_tensors(editor: GraphEditor, source: ExportSource) -> None:
+    """Hold every activation that has a planned tensor's name against the plan."""
+    for tensor in editor.tensors:
+        plan = source.plan.tensors.get(tensor.name.decode())
+        if plan is None or tensor.type != TensorType.INT8:
+            continue
+        stored = tensor.quantization
+        same_zero = np.array_equal(stored.zeroPoint, INT8_MAX - plan.upper)
+        if not (same_zero and _same(stored.scale, plan.scale.astype(np.float32))):
+            raise ReadbackError(
+                f"The written file must hold the planned scale and zero point of tensor "
+                f"{plan.name!r}. Received: {stored.scale} and {stored.zeroPoint}. Please report "
+                "this model."
+            )
+
+
+def _written_layers(editor: GraphEditor) -> dict[str, _WrittenLayer]:
     found = {}
     for operator in editor.graph.operators:
         builtin = editor.builtin_code(operator)
@@ -90,7 +109,7 @@ def _check_integers(
     _require(node, "biases", np.array_equal(layer.bias, weights.bias_integers(plan)))
     stored = layer.input_tensor.quantization
     _require(node, "input scale", _same(stored.scale, plan.scale.astype(np.float32)))
-    zero_point = 127 - plan.upper
+    zero_point = INT8_MAX - plan.upper
     _require(node, "input zero point", np.array_equal(stored.zeroPoint, zero_point))
     bits = source.plan.layer(node.name).weight_bits
     limit = _arranged(node, np.broadcast_to(_limits(node, bits), node.kernel.shape), layer)

@@ -78,16 +78,14 @@ def quantize_weights(
     Returns:
         The weights of each quantized layer, by name.
     """
-    return {
-        node.name: quantize_layer(
-            node,
-            plan.layer(node.name).weight_bits,
-            plan.config,
-            input_mean=statistics[node.inputs[0]].mean,
-        )
-        for node in graph.weighted_nodes
-        if plan.layer(node.name).quantized
-    }
+    quantized = {}
+    for node in graph.weighted_nodes:
+        layer = plan.layer(node.name)
+        if layer.quantized:
+            mean = statistics[node.inputs[0]].mean
+            weights = quantize_layer(node, layer.weight_bits, plan.config, input_mean=mean)
+            quantized[node.name] = hold_bias(node, weights, plan.tensors.get(node.inputs[0]))
+    return quantized
 
 
 def second_order_refusal(node: Node) -> str | None:
@@ -212,6 +210,29 @@ def layer_weights(
         bias=node.bias.astype(np.float64),
         offset=np.zeros(len(scale)),
     )
+
+
+def hold_bias(node: Node, weights: LayerWeights, input_plan: TensorPlan | None) -> LayerWeights:
+    """Widen the scale of channels whose bias the accumulator cannot hold, and round again.
+
+        s_w >= |b| / (s_input 2^30)
+
+    The weights of such a channel are next to nothing beside its bias: a BatchNormalization that
+    has all but switched the channel off. The other half of the accumulator is for the products.
+
+    Args:
+        node: the layer.
+        weights: its quantized weights.
+        input_plan: of the tensor that it reads.
+
+    Returns:
+        The weights, with another scale only where the bias asks for it.
+    """
+    if input_plan is None or input_plan.per_channel:
+        return weights
+    scale = np.maximum(weights.scale, _float32(np.abs(weights.bias) / input_plan.scale / 2**30))
+    ratio = along_outputs(node, weights.scale / scale)
+    return replace(weights, integers=np.rint(weights.integers * ratio).astype(np.int8), scale=scale)
 
 
 def correct_bias(

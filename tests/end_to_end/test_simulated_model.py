@@ -129,3 +129,12 @@ def test_the_simulated_model_saves_and_loads(config: str, tmp_path) -> None:
 
 def test_every_config_is_exercised() -> None:
     assert {*INTEGER_CONFIGS, "paper_w4a4"} == set(CONFIGS)
+
+
+@pytest.mark.parametrize("config", INTEGER_CONFIGS)
+def test_a_faint_channel_keeps_a_bias_that_its_accumulator_cannot_hold(config: str) -> None:
+    """Cut off at 2^31 steps, the bias would cost 30 dB, and wrap around with the first product."""
+    made = exported("bias_beyond_the_accumulator", config)
+    exact = np.asarray(made.model(made.images[0]))
+    error = outputs(made.file(), made.images)[0] - exact
+    assert 10 * np.log10(np.mean(exact**2) / np.mean(error**2)) > 30.0

@@ -144,6 +144,19 @@ def dead_channels() -> keras.Model:
 
 
 @network(xnnpack=True)
+def bias_beyond_the_accumulator() -> keras.Model:
+    """Channels all but switched off, whose biases are 2^32 steps of their accumulators."""
+    inputs = image()
+    faint = conv(5)
+    model = keras.Model(inputs, conv(4, activation=None)(faint(inputs)))
+    kernel, bias = faint.get_weights()
+    kernel[..., 2], bias[2] = 1e-9, 30.0
+    kernel[..., 3], bias[3] = 1e-9, -30.0
+    faint.set_weights([kernel, bias])
+    return model
+
+
+@network(xnnpack=True)
 def depthwise() -> keras.Model:
     return chain(
         conv(5),

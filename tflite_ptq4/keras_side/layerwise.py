@@ -39,6 +39,7 @@ from tflite_ptq4.quantized_weights import (
     LEAST_GRID_BITS,
     LayerWeights,
     correct_bias,
+    hold_bias,
     layer_weights,
     round_to_nearest,
     second_order_refusal,
@@ -139,7 +140,8 @@ class _SideBySide:
             self._write(self._exact, node, [activate(node, output)])
         if config.output_matching:
             weights = _matched(weights, config, float_moments, moments)
-        self.weights[node.name] = weights
+        planned_input = self.plan.tensors.get(node.inputs[0])
+        self.weights[node.name] = hold_bias(node, weights, planned_input)
 
     def _with_weights(self, node: Node) -> Callable:
         weights = self.weights[node.name]
