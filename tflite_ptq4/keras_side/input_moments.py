@@ -14,6 +14,8 @@ from tflite_ptq4.graph import Node
 from tflite_ptq4.kernel_layout import group_count
 
 MAXIMUM_ROWS = 32_768
+NEGLIGIBLE_VARIANCE = 1.0e-9  # of the mean square: float32 sums leave about as much of nothing
+NEGLIGIBLE_POWER = 1.0e-30
 DEPTHWISE_ROWS = 4_096  # every channel has only a few weights, so a few thousand rows say enough
 _CHUNK_ELEMENTS = 1 << 24
 
@@ -91,12 +93,21 @@ def input_moments(
         count += int(x.shape[1])
     coded_mean, exact_mean = sums[2] / count, sums[3] / count
     centred = sums[0] / count - coded_mean[:, :, None] * coded_mean[:, None, :]
-    diagonal = np.arange(centred.shape[1])
-    centred[:, diagonal, diagonal] = np.maximum(centred[:, diagonal, diagonal], 0.0)
-    return InputMoments(
-        coded=centred,
-        cross=sums[1] / count - coded_mean[:, :, None] * exact_mean[:, None, :],
+    cross = sums[1] / count - coded_mean[:, :, None] * exact_mean[:, None, :]
+    # What is left of a constant input is rounding, and no moment.
+    shift = np.tile(
+        _by_channel_group(shifts[1], groups), centred.shape[1] * groups // len(shifts[1])
     )
+    variance = np.einsum("gnn->gn", centred)
+    power = variance + (coded_mean + shift) ** 2
+    constant = variance <= np.maximum(power * NEGLIGIBLE_VARIANCE, NEGLIGIBLE_POWER)
+    varies = ~(constant[:, :, None] | constant[:, None, :])
+    return InputMoments(coded=np.where(varies, centred, 0.0), cross=np.where(varies, cross, 0.0))
+
+
+def _by_channel_group(values: tf.Tensor, groups: int) -> NDArray[np.float64]:
+    """Values of each input channel [c_in] as [groups, c_in / groups]."""
+    return values.numpy().astype(np.float64).reshape(groups, -1)
 
 
 def _by_group(rows: tf.Tensor, groups: int) -> tf.Tensor:
