@@ -295,6 +295,7 @@ def main() -> int:
         "size, outputs of the file against the simulated Keras model.\n\n" + render(rows)
     )
     if not arguments.networks:
+        PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(page, encoding="utf-8")
     print(render(rows))
     return 0
