@@ -15,7 +15,6 @@ from tflite_ptq4.stats.histogram import (
     bin_edges,
     bin_index,
     channel_histogram,
-    quadrature,
 )
 
 any_float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -91,17 +90,6 @@ def test_index_is_the_documented_bit_arithmetic(value: float):
     code = min((bits >> MANTISSA_SHIFT) - FIRST_CODE, BINS_PER_SIGN - 1)
     expected = ZERO_BIN if code < 0 else (511 - code if value < 0 else 513 + code)
     assert bin_index(np.float32(value)) == expected
-
-
-def test_quadrature_points_are_uniform_in_their_bins():
-    points = quadrature(4)
-    assert points.shape == (BIN_COUNT, 4)
-    one = int(bin_index(1.0))
-    # Bin [1, 1.125) in four parts of 1/32; the points are their middles.
-    np.testing.assert_array_equal(points[one], 1 + (np.arange(4) + 0.5) / 32)
-    assert not points[ZERO_BIN].any()
-    others = np.delete(np.arange(BIN_COUNT), ZERO_BIN)
-    np.testing.assert_array_equal(bin_index(points[others]), np.repeat(others[:, None], 4, axis=1))
 
 
 def test_channel_histogram_counts_each_channel_on_its_own(rng: np.random.Generator):

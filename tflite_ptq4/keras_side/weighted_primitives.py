@@ -15,7 +15,7 @@ from tflite_ptq4.keras_side.primitives import (
     is_channels_first,
     whole,
 )
-from tflite_ptq4.keras_side.trace import Call
+from tflite_ptq4.keras_side.trace import Call, Run
 
 POINTWISE = {"strides": (1, 1), "padding": "valid", "dilation_rate": (1, 1)}
 
@@ -56,6 +56,34 @@ def _refusal(call: Call) -> str | None:
     return None
 
 
+def _with_weights(
+    call: Call,
+    kind: str,
+    run: Run,
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    attributes: dict | None = None,
+    inputs: tuple[str, ...] | None = None,
+) -> list[Primitive]:
+    """The linear part of a layer, followed by its activation."""
+
+    def body(name: str) -> Primitive:
+        return Primitive(
+            name=name,
+            kind=kind,
+            layer_type=type(call.operation).__name__,
+            inputs=inputs or call.inputs,
+            outputs=(name,),
+            shapes=call.shapes,
+            run=run,
+            kernel=kernel,
+            bias=bias,
+            attributes=attributes or {},
+        )
+
+    return with_activation(call, body, call.operation.activation)
+
+
 @expands(layers.Conv1D, layers.Conv2D)
 def _conv(call: Call) -> list[Primitive]:
     layer = call.operation
@@ -67,21 +95,14 @@ def _conv(call: Call) -> list[Primitive]:
         outputs = layer.convolution_op(values[0], layer.kernel)
         return [_add_bias(outputs, layer.bias) if layer.use_bias else outputs]
 
-    def body(name: str) -> Primitive:
-        return Primitive(
-            name=name,
-            kind="conv2d",
-            layer_type=type(layer).__name__,
-            inputs=call.inputs,
-            outputs=(name,),
-            shapes=call.shapes,
-            run=run,
-            kernel=_on_rows(_array(layer.kernel), layer.rank),
-            bias=_bias(layer, layer.filters),
-            attributes={**_geometry(layer), "groups": layer.groups},
-        )
-
-    return with_activation(call, body, layer.activation)
+    return _with_weights(
+        call,
+        "conv2d",
+        run,
+        _on_rows(_array(layer.kernel), layer.rank),
+        _bias(layer, layer.filters),
+        {**_geometry(layer), "groups": layer.groups},
+    )
 
 
 @expands(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -98,21 +119,14 @@ def _depthwise_conv(call: Call) -> list[Primitive]:
         )
         return [_add_bias(outputs, layer.bias) if layer.use_bias else outputs]
 
-    def body(name: str) -> Primitive:
-        return Primitive(
-            name=name,
-            kind="depthwise_conv2d",
-            layer_type=type(layer).__name__,
-            inputs=call.inputs,
-            outputs=(name,),
-            shapes=call.shapes,
-            run=run,
-            kernel=kernel,
-            bias=_bias(layer, kernel.shape[2] * kernel.shape[3]),
-            attributes=_geometry(layer),
-        )
-
-    return with_activation(call, body, layer.activation)
+    return _with_weights(
+        call,
+        "depthwise_conv2d",
+        run,
+        kernel,
+        _bias(layer, kernel.shape[2] * kernel.shape[3]),
+        _geometry(layer),
+    )
 
 
 @expands(layers.SeparableConv1D, layers.SeparableConv2D)
@@ -155,21 +169,18 @@ def _separable_conv(call: Call) -> list[Primitive]:
         attributes=geometry,
     )
 
-    def body(name: str) -> Primitive:
-        return Primitive(
-            name=name,
-            kind="conv2d",
-            layer_type=type(layer).__name__,
+    return [
+        depthwise,
+        *_with_weights(
+            call,
+            "conv2d",
+            run_pointwise,
+            _on_rows(_array(layer.pointwise_kernel), layer.rank),
+            _bias(layer, layer.filters),
+            {**POINTWISE, "groups": 1, **({"rank": 1} if layer.rank == 1 else {})},
             inputs=depthwise.outputs,
-            outputs=(name,),
-            shapes=call.shapes,
-            run=run_pointwise,
-            kernel=_on_rows(_array(layer.pointwise_kernel), layer.rank),
-            bias=_bias(layer, layer.filters),
-            attributes={**POINTWISE, "groups": 1, **({"rank": 1} if layer.rank == 1 else {})},
-        )
-
-    return [depthwise, *with_activation(call, body, layer.activation)]
+        ),
+    ]
 
 
 @expands(layers.Conv2DTranspose)
@@ -189,21 +200,14 @@ def _conv2d_transpose(call: Call) -> list[Primitive]:
         )
         return [_add_bias(outputs, layer.bias) if layer.use_bias else outputs]
 
-    def body(name: str) -> Primitive:
-        return Primitive(
-            name=name,
-            kind="conv2d_transpose",
-            layer_type="Conv2DTranspose",
-            inputs=call.inputs,
-            outputs=(name,),
-            shapes=call.shapes,
-            run=run,
-            kernel=_array(layer.kernel),
-            bias=_bias(layer, layer.filters),
-            attributes={"strides": tuple(layer.strides), "padding": layer.padding},
-        )
-
-    return with_activation(call, body, layer.activation)
+    return _with_weights(
+        call,
+        "conv2d_transpose",
+        run,
+        _array(layer.kernel),
+        _bias(layer, layer.filters),
+        {"strides": tuple(layer.strides), "padding": layer.padding},
+    )
 
 
 @expands(layers.Dense)
@@ -214,20 +218,7 @@ def _dense(call: Call) -> list[Primitive]:
         outputs = ops.matmul(values[0], layer.kernel)
         return [ops.add(outputs, layer.bias) if layer.use_bias else outputs]
 
-    def body(name: str) -> Primitive:
-        return Primitive(
-            name=name,
-            kind="dense",
-            layer_type="Dense",
-            inputs=call.inputs,
-            outputs=(name,),
-            shapes=call.shapes,
-            run=run,
-            kernel=_array(layer.kernel),
-            bias=_bias(layer, layer.units),
-        )
-
-    return with_activation(call, body, layer.activation)
+    return _with_weights(call, "dense", run, _array(layer.kernel), _bias(layer, layer.units))
 
 
 @expands(layers.BatchNormalization)

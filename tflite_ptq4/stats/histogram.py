@@ -65,25 +65,6 @@ def bin_edges() -> NDArray[np.float64]:
     return edges
 
 
-def quadrature(points_per_bin: int) -> NDArray[np.float64]:
-    """Return points that stand for the values inside every bin.
-
-    Point j of the bin [l, u) is `l + (u - l) * (j + 1/2) / points_per_bin`; those of the zero bin
-    are exactly 0.
-
-    Args:
-        points_per_bin: number of points k, at least 1.
-
-    Returns:
-        float64 [BIN_COUNT, k].
-    """
-    edges = bin_edges()
-    fractions = (np.arange(points_per_bin) + 0.5) / points_per_bin
-    points = edges[:-1, None] + np.diff(edges)[:, None] * fractions
-    points[ZERO_BIN] = 0.0
-    return points
-
-
 def channel_histogram(x: NDArray[np.floating]) -> NDArray[np.int64]:
     """Count the values of every channel in the bins.
 
