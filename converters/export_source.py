@@ -109,18 +109,18 @@ class FloatFileReader:
 
     def _append_copy(self, index: int, name: str) -> int:
         """An operator that the converter left out, as a product with one: its scale may differ."""
-        copy = self.editor.twin(index, "/copy", self.editor.tensors[index].type)
+        output = self.editor.twin(index, "/copy", self.editor.tensors[index].type)
         one = self.editor.add_constant(f"{name}/one", np.ones((), dtype=np.float32))
         operator = self.editor.new_operator(
             BuiltinOperator.MUL,
             1,
             [index, one],
-            [copy],
+            [output],
             options_type=BuiltinOptions.MulOptions,
             options=MulOptionsT(),
         )
         self.editor.graph.operators.append(operator)
-        return copy
+        return output
 
     def _assign_inner_operators(self, reads: frozenset[int]) -> None:
         """An operator inside a layer belongs to the layer whose result it goes into."""

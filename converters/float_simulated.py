@@ -151,7 +151,7 @@ class _FloatWriter:
         A mean of n levels is a tie or at least 1 / (2 n) away from one: the nudge turns no other.
         """
         stored = self._append_binary(
-            BuiltinOperator.ADD, steps, 127 - plan.upper, f"{plan.name}/stored_zero"
+            BuiltinOperator.ADD, steps, plan.stored_zero_point, f"{plan.name}/stored_zero"
         )
         low = self._append_binary(
             BuiltinOperator.MINIMUM, stored, TIE_NUDGE, f"{plan.name}/nudge_up"

@@ -42,10 +42,9 @@ from tflite_ptq4.numerics.affine import quantize
 from tflite_ptq4.numerics.grid import IntegerGrid
 from tflite_ptq4.numerics.ranges import symmetric_scale
 from tflite_ptq4.operator_rules import OutputScale
-from tflite_ptq4.plan import TensorPlan
+from tflite_ptq4.plan import INT8_MAX, INT8_MIN, TensorPlan
 from tflite_ptq4.quantized_weights import LayerWeights
 
-INT8_MIN, INT8_MAX = -128, 127
 _CONSTANT_GRID = IntegerGrid(8, signed=True, narrow_range=True)
 
 # A ReLU on its own has no XNNPACK kernel, and the builtin one rounds twice; fused, it has neither.
@@ -67,7 +66,7 @@ class StoredRange:
     @classmethod
     def of(cls, plan: TensorPlan) -> StoredRange:
         """The levels of a plan, moved so that the highest is 127."""
-        zero_point = INT8_MAX - int(plan.upper[0])
+        zero_point = int(plan.stored_zero_point[0])
         return cls(float(plan.scale[0]), zero_point, zero_point + int(plan.lower[0]))
 
     @property
@@ -173,11 +172,9 @@ class Int8Writer:
 
     def _write_output(self, name: str, io: str) -> int:
         index = self.reader.index[name]
-        return (
-            self._as_int8(index)
-            if io == "int8" and index in self._plan_of
-            else (self._as_float(index))
-        )
+        if io == "int8" and index in self._plan_of:
+            return self._as_int8(index)
+        return self._as_float(index)
 
     def _is_integer(self, operator: OperatorT) -> bool:
         node = self.reader.node(operator)

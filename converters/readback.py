@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from tflite_ptq4.converters.export_source import ExportSource
 from tflite_ptq4.converters.flatbuffer_model import parse
 from tflite_ptq4.converters.graph_editor import GraphEditor
-from tflite_ptq4.converters.int8_container import INT8_MAX
 from tflite_ptq4.converters.schema import TensorT, TensorType
 from tflite_ptq4.converters.weight_layout import WEIGHT_AXES, input_places, weights_for_operator
 from tflite_ptq4.errors import ReadbackError
@@ -67,7 +66,7 @@ def _check_tensors(editor: GraphEditor, source: ExportSource) -> None:
         if plan is None or tensor.type != TensorType.INT8:
             continue
         stored = tensor.quantization
-        same_zero = np.array_equal(stored.zeroPoint, INT8_MAX - plan.upper)
+        same_zero = np.array_equal(stored.zeroPoint, plan.stored_zero_point)
         if not (same_zero and _same(stored.scale, plan.scale.astype(np.float32))):
             raise ReadbackError(
                 f"The written file must hold the planned scale and zero point of tensor "
@@ -109,7 +108,7 @@ def _check_integers(
     _require(node, "biases", np.array_equal(layer.bias, weights.bias_integers(plan)))
     stored = layer.input_tensor.quantization
     _require(node, "input scale", _same(stored.scale, plan.scale.astype(np.float32)))
-    zero_point = INT8_MAX - plan.upper
+    zero_point = plan.stored_zero_point
     _require(node, "input zero point", np.array_equal(stored.zeroPoint, zero_point))
     bits = source.plan.layer(node.name).weight_bits
     limit = _arranged(node, np.broadcast_to(_limits(node, bits), node.kernel.shape), layer)

@@ -17,6 +17,8 @@ from tflite_ptq4.errors import FileFormatError
 
 FORMAT_VERSION = 1
 
+INT8_MIN, INT8_MAX = -128, 127
+
 
 @dataclass(frozen=True, eq=False)
 class TensorPlan:
@@ -52,6 +54,11 @@ class TensorPlan:
     def upper(self) -> NDArray[np.int64]:
         """The largest integer, zero standing for 0.0."""
         return 2**self.bits - 1 - self.zero_point
+
+    @property
+    def stored_zero_point(self) -> NDArray[np.int64]:
+        """Where 0.0 lies on the int8 grid of an exported file: the levels end at 127."""
+        return INT8_MAX - self.upper
 
     @property
     def low(self) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ share the result's, so that nothing is rounded twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,25 +69,27 @@ def end_layers(graph: LayerGraph) -> tuple[frozenset[str], frozenset[str]]:
     Returns:
         Names of the first layers and of the last layers.
     """
-    downstream: set[str] = set()  # tensors that depend on weights
-    first = set()
-    for node in graph.nodes:
-        touched = any(tensor in downstream for tensor in node.inputs)
+    forward = [(node, node.inputs, node.outputs) for node in graph.nodes]
+    backward = [(node, node.outputs, node.inputs) for node in reversed(graph.nodes)]
+    return _first_met(forward), _first_met(backward)
+
+
+def _first_met(steps: Iterable[tuple[Node, tuple[str, ...], tuple[str, ...]]]) -> frozenset[str]:
+    """Layers with weights that nothing with weights comes before, in the order of the steps.
+
+    Args:
+        steps: each operator with the tensors on its near and on its far side.
+    """
+    behind_weights: set[str] = set()
+    found = set()
+    for node, near, far in steps:
+        touched = any(tensor in behind_weights for tensor in near)
         weighted = node.rule.weighted and "affine" not in node.attributes
         if weighted and not touched:
-            first.add(node.name)
+            found.add(node.name)
         if touched or weighted:
-            downstream.update(node.outputs)
-    upstream: set[str] = set()  # tensors that weights depend on
-    last = set()
-    for node in reversed(graph.nodes):
-        touched = any(tensor in upstream for tensor in node.outputs)
-        weighted = node.rule.weighted and "affine" not in node.attributes
-        if weighted and not touched:
-            last.add(node.name)
-        if touched or weighted:
-            upstream.update(node.inputs)
-    return frozenset(first), frozenset(last)
+            behind_weights.update(far)
+    return frozenset(found)
 
 
 class _Planner:

@@ -11,7 +11,6 @@ from tflite_ptq4.keras_side.fake_quantization import (
     FakeQuantize,
     fake_quantize,
     rounds_after,
-    stored_zero_point,
 )
 from tflite_ptq4.operator_rules import RULES, OutputScale
 from tflite_ptq4.plan import TensorPlan
@@ -71,8 +70,8 @@ def test_halves_go_away_from_the_stored_zero(
     zero_point: int, value: float, even: int, away: int
 ) -> None:
     tensor = plan([4], [1.0], [zero_point])
-    stored = value + stored_zero_point(tensor)[0]
-    expected = np.sign(stored) * np.floor(np.abs(stored) + 0.5) - stored_zero_point(tensor)[0]
+    stored = value + tensor.stored_zero_point[0]
+    expected = np.sign(stored) * np.floor(np.abs(stored) + 0.5) - tensor.stored_zero_point[0]
     values = np.array([[value]], np.float32)
     assert float(fake_quantize(values, tensor)[0, 0]) == even
     assert float(fake_quantize(values, tensor, "half_away")[0, 0]) == expected
@@ -80,8 +79,8 @@ def test_halves_go_away_from_the_stored_zero(
 
 def test_the_stored_levels_end_at_127() -> None:
     tensor = plan([4, 8, 4, 2], [1.0] * 4, [0, 0, 7, 3])
-    assert stored_zero_point(tensor).tolist() == [112, -128, 119, 127]
-    assert (stored_zero_point(tensor) + tensor.upper == 127).all()
+    assert tensor.stored_zero_point.tolist() == [112, -128, 119, 127]
+    assert (tensor.stored_zero_point + tensor.upper == 127).all()
 
 
 def _node(kind: str) -> Node:

@@ -33,14 +33,9 @@ def fake_quantize(values, plan: TensorPlan, rounding: str = "half_even"):
         scale=_row(plan.scale),
         lower=_row(plan.lower),
         upper=_row(plan.upper),
-        stored_zero=_row(stored_zero_point(plan)),
+        stored_zero=_row(plan.stored_zero_point),
         rounding=rounding,
     )
-
-
-def stored_zero_point(plan: TensorPlan) -> np.ndarray:
-    """Where 0.0 lies on the int8 grid of an exported file: the levels end at 127."""
-    return 127 - plan.upper
 
 
 def rounds_after(node: Node) -> str | None:

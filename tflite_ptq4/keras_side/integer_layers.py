@@ -23,7 +23,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tflite_ptq4.plan import TensorPlan
+from tflite_ptq4.plan import INT8_MAX, TensorPlan
 
 _ADD_BITS = 20
 
@@ -43,14 +43,14 @@ class IntegerRange:
         if activation is not None:
             lower = max(lower, 0)
         if activation == "relu6":
-            zero = np.float32(127 - upper)
+            zero = np.float32(plan.stored_zero_point[0])
             upper = min(upper, int(np.rint(np.float32(6.0) / np.float32(scale) + zero) - zero))
         return cls(scale, lower, upper)
 
     @property
     def stored_zero(self) -> int:
         """Where 0.0 lies on the int8 grid of a file, for a range that is not cut by a ReLU6."""
-        return 127 - self.upper
+        return INT8_MAX - self.upper
 
     def codes(self, values):
         """The integers of real numbers that lie on the range's levels."""
