@@ -82,9 +82,26 @@ def moved() -> keras.Model:
     return keras.Model(inputs, layers.Dense(4)(layers.Flatten()(x)))
 
 
+def hard_swishes() -> keras.Model:
+    inputs, x = stem()
+    for _ in range(6):
+        gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+        gate = layers.ReLU(6.0)(layers.Conv2D(8, 1)(gate) + 3.0) * (1.0 / 6.0)
+        x = layers.Multiply()([layers.Conv2D(8, 1, activation="hard_swish")(x), gate])
+    return keras.Model(inputs, layers.Dense(4)(layers.Flatten()(x)))
+
+
 NETWORKS = {
     build.__name__: build
-    for build in (activations, squeeze_and_excitation, unet, resized, one_dimensional, moved)
+    for build in (
+        activations,
+        squeeze_and_excitation,
+        unet,
+        resized,
+        one_dimensional,
+        moved,
+        hard_swishes,
+    )
 }
 
 
@@ -120,6 +137,15 @@ def test_a_file_computes_what_the_simulated_model_does(
     simulated = quantized.simulated_model.predict(images, verbose=0)
     found = predict_tflite(quantized.to_tflite(target), images)
     assert sqnr_db(simulated, found) >= LEAST_SQNR_DB
+
+
+@pytest.mark.parametrize("preset", ["w8a8", "w4a4"])
+def test_hard_swish_is_exact(preset: str) -> None:
+    quantized, images = made("hard_swishes", preset)
+    simulated = quantized.simulated_model.predict(images, verbose=0)
+    np.testing.assert_array_equal(
+        predict_tflite(quantized.to_tflite("int8_container"), images), simulated
+    )
 
 
 @pytest.mark.parametrize("network", NETWORKS)

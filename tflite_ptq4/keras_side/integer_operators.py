@@ -9,6 +9,7 @@ import numpy as np
 
 from tflite_ptq4.graph import Node
 from tflite_ptq4.keras_side.integer_layers import (
+    IntegerHardSwish,
     IntegerInterpolation,
     IntegerJoin,
     IntegerLinear,
@@ -58,6 +59,8 @@ def integer_layer(
     if node.kind in ("relu", "relu6"):
         cut = IntegerRange.of(plan.tensors[node.output], node.kind).to_config()
         return IntegerRescale(inputs, cut, name=unique_name(node.name))
+    if node.kind == "hard_swish":
+        return IntegerHardSwish(inputs, output, name=unique_name(node.name))
     if node.kind == "mean" and node.layer_type.startswith("GlobalAveragePooling"):
         keepdims = len(lowered.graph.shapes[node.output]) > 2
         return IntegerMean(inputs, output, keepdims, name=unique_name(node.name))
