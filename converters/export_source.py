@@ -36,10 +36,11 @@ class ExportSource:
         written_keys: for each tensor that an operator writes its key among the outputs.
         input_names: the names of the inputs in the exported file.
         output_names: the names of the outputs in the exported file.
+        stand_ins: for each layer whose kernel is not in the float file the number in its place.
         graph: the lowered model.
         plan: bits and scale of every tensor.
         weights: of every quantized layer.
-        description: goes into the file.
+        package_version: of this package.
     """
 
     float_data: bytes
@@ -47,10 +48,11 @@ class ExportSource:
     written_keys: Mapping[str, str]
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
+    stand_ins: Mapping[str, float]
     graph: LayerGraph
     plan: QuantizationPlan
     weights: Mapping[str, LayerWeights]
-    description: str
+    package_version: str
 
 
 class FloatFileReader:

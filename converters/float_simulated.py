@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tflite_ptq4.converters.export_source import ExportSource, FloatFileReader
-from tflite_ptq4.converters.flatbuffer_model import serialize
 from tflite_ptq4.converters.schema import (
     AddOptionsT,
     BuiltinOperator,
     BuiltinOptions,
     MaximumMinimumOptionsT,
+    ModelT,
     MulOptionsT,
     OperatorT,
     TensorType,
@@ -28,6 +28,7 @@ from tflite_ptq4.converters.schema import (
 from tflite_ptq4.converters.weight_layout import (
     WEIGHT_AXES,
     input_places,
+    require_own_weights,
     weights_for_operator,
     with_weights,
 )
@@ -37,7 +38,7 @@ from tflite_ptq4.operator_rules import TIE_NUDGE, OutputScale
 from tflite_ptq4.plan import TensorPlan
 
 
-def export_float_simulated(source: ExportSource, *, io: str = "float32") -> bytes:
+def export_float_simulated(source: ExportSource, *, io: str = "float32") -> ModelT:
     """Write the plan as a float file that rounds every planned tensor.
 
     Args:
@@ -45,7 +46,7 @@ def export_float_simulated(source: ExportSource, *, io: str = "float32") -> byte
         io: "float32"; this target has no integers at its ends.
 
     Returns:
-        The flatbuffer.
+        The model.
 
     Raises:
         TargetError: integers were asked for at the ends.
@@ -67,7 +68,7 @@ class _FloatWriter:
         self.editor = self.reader.editor
         self._rounded: dict[int, int] = {}
 
-    def write(self) -> bytes:
+    def write(self) -> ModelT:
         index = self.reader.index
         for name in self.source.graph.inputs:
             if name in self.source.plan.tensors:
@@ -93,9 +94,8 @@ class _FloatWriter:
                 )
             },
             list(zip(self.source.output_names, outputs, strict=True)),
-            self.source.description,
         )
-        return serialize(self.editor.finish())
+        return self.editor.finish()
 
     def _needs_rounding(self, node: Node, operator: OperatorT) -> bool:
         """Whether an operator computes new values of a planned tensor."""
@@ -110,14 +110,9 @@ class _FloatWriter:
         if builtin not in WEIGHT_AXES:
             return  # an operator that the converter put beside the weighted one
         weights = self.source.weights[node.name]
-        filter_index = int(operator.inputs[input_places(builtin)[1]])
-        values = weights_for_operator(
-            node,
-            weights.dequantized(node),
-            builtin,
-            self.editor.tensors[filter_index].shape,
-            self.editor.constant(filter_index),
-        )
+        found = self.editor.constant(int(operator.inputs[input_places(builtin)[1]]))
+        require_own_weights(node, builtin, found, self.source.stand_ins.get(node.name))
+        values = weights_for_operator(node, weights.dequantized(node), builtin, found.shape)
         kernel = self.editor.add_constant(f"{node.name}/kernel", values)
         stored_bias = weights.stored_bias(self.source.plan.tensors.get(node.inputs[0]))
         bias = self.editor.add_constant(f"{node.name}/bias", stored_bias)

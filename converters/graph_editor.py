@@ -146,19 +146,15 @@ class GraphEditor:
             operator.opcodeIndex = self.opcode(self.builtin_code(operator), version)
         self.operators.append(operator)
 
-    def set_interface(
-        self, inputs: Mapping[str, int], outputs: Sequence[tuple[str, int]], description: str
-    ) -> None:
+    def set_interface(self, inputs: Mapping[str, int], outputs: Sequence[tuple[str, int]]) -> None:
         """Name the tensors that the user feeds and gets.
 
         Args:
             inputs: names and tensors.
             outputs: names and tensors, in the order of the model's outputs.
-            description: of the file.
         """
         self.graph.inputs = np.asarray(list(inputs.values()), dtype=np.int32)
         self.graph.outputs = np.asarray([index for _, index in outputs], dtype=np.int32)
-        self.model.description = description.encode()
         self.model.metadata, self.model.metadataBuffer = None, None
         self.model.signatureDefs = [
             SignatureDefT(

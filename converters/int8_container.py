@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tflite_ptq4.converters.export_source import ExportSource, FloatFileReader
-from tflite_ptq4.converters.flatbuffer_model import serialize
 from tflite_ptq4.converters.integer_operators import (
     INT8_VERSIONS,
     MOVES_VALUES,
@@ -25,6 +24,7 @@ from tflite_ptq4.converters.schema import (
     ActivationFunctionType,
     BuiltinOperator,
     BuiltinOptions,
+    ModelT,
     MulOptionsT,
     OperatorT,
     QuantizationParametersT,
@@ -33,6 +33,7 @@ from tflite_ptq4.converters.schema import (
 from tflite_ptq4.converters.weight_layout import (
     WEIGHT_AXES,
     input_places,
+    require_own_weights,
     weights_for_operator,
     with_weights,
 )
@@ -111,7 +112,7 @@ def require_integer_plan(source: ExportSource) -> None:
             )
 
 
-def export_int8_container(source: ExportSource, *, io: str = "float32") -> bytes:
+def export_int8_container(source: ExportSource, *, io: str = "float32") -> ModelT:
     """Write the plan as an integer-only file.
 
     Args:
@@ -119,7 +120,7 @@ def export_int8_container(source: ExportSource, *, io: str = "float32") -> bytes
         io: "float32" for QUANTIZE and DEQUANTIZE at the ends, "int8" for integers there as well.
 
     Returns:
-        The flatbuffer.
+        The model.
 
     Raises:
         TargetError: the plan holds what integers cannot, or a layer has no integer operator.
@@ -148,8 +149,8 @@ class Int8Writer:
             if self._moves_inside(operator) and inputs[0] in self._plan_of:
                 self._plan_of[int(operator.outputs[0])] = self._plan_of[inputs[0]]
 
-    def write(self, io: str) -> bytes:
-        """The whole file."""
+    def write(self, io: str) -> ModelT:
+        """The whole model."""
         inputs = [self._write_input(name, io) for name in self.source.graph.inputs]
         for operator in self.reader.original_operators:
             if self._is_integer(operator):
@@ -160,9 +161,8 @@ class Int8Writer:
         self.editor.set_interface(
             dict(zip(self.source.input_names, inputs, strict=True)),
             list(zip(self.source.output_names, outputs, strict=True)),
-            self.source.description,
         )
-        return serialize(self.editor.finish())
+        return self.editor.finish()
 
     def _write_input(self, name: str, io: str) -> int:
         index = self.reader.index[name]
@@ -269,11 +269,9 @@ class Int8Writer:
     def _write_weights(self, operator: OperatorT, node: Node, builtin: int) -> None:
         weights = self.source.weights[node.name]
         image, kernel_place, _ = input_places(builtin)
-        filter_index = int(operator.inputs[kernel_place])
-        shape = self.editor.tensors[filter_index].shape
-        integers = weights_for_operator(
-            node, weights.integers, builtin, shape, self.editor.constant(filter_index)
-        )
+        found = self.editor.constant(int(operator.inputs[kernel_place]))
+        require_own_weights(node, builtin, found, self.source.stand_ins.get(node.name))
+        integers = weights_for_operator(node, weights.integers, builtin, found.shape)
         kernel = self._add_kernel(node, integers, weights, builtin)
         bias = self._add_bias(node, weights, self._stored[int(operator.inputs[image])])
         with_weights(operator, builtin, kernel, bias)

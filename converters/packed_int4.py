@@ -23,6 +23,7 @@ from tflite_ptq4.converters.schema import (
     BuiltinOperator,
     BuiltinOptions,
     FullyConnectedOptionsT,
+    ModelT,
     OperatorT,
     TensorType,
 )
@@ -43,7 +44,9 @@ _INT4_VERSIONS = {
 }
 
 
-def export_packed_int4(source: ExportSource, *, io: str = "float32", layout: str = "fast") -> bytes:
+def export_packed_int4(
+    source: ExportSource, *, io: str = "float32", layout: str = "fast"
+) -> ModelT:
     """Write the plan as an integer-only file with packed 4-bit weights.
 
     Args:
@@ -52,7 +55,7 @@ def export_packed_int4(source: ExportSource, *, io: str = "float32", layout: str
         layout: "fast" or "smallest".
 
     Returns:
-        The flatbuffer.
+        The model.
 
     Raises:
         TargetError: the plan holds what integers cannot, or a layer has no integer operator.

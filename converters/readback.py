@@ -130,7 +130,7 @@ def _limits(node: Node, bits: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _arranged(node: Node, values: NDArray, layer: _WrittenLayer) -> NDArray:
-    return weights_for_operator(node, values, layer.builtin, layer.kernel.shape, None)
+    return weights_for_operator(node, values, layer.builtin, layer.kernel.shape)
 
 
 def _same(received: NDArray, expected: NDArray) -> bool:

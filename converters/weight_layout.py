@@ -36,9 +36,7 @@ def with_weights(operator: OperatorT, builtin: int, kernel: int, bias: int) -> N
     operator.inputs = np.asarray(inputs, dtype=np.int32)
 
 
-def weights_for_operator(
-    node: Node, values: NDArray, builtin: int, shape: NDArray, expected: NDArray | None
-) -> NDArray:
+def weights_for_operator(node: Node, values: NDArray, builtin: int, shape: NDArray) -> NDArray:
     """A kernel in the layout of a TFLite operator.
 
         CONV_2D             [c_out, kh, kw, c_in / groups]
@@ -51,14 +49,12 @@ def weights_for_operator(
         values: array in the layout of `node.kernel`.
         builtin: the operator that computes the layer in the file.
         shape: the shape of the operator's weights in the file.
-        expected: the float weights in the file, to be sure that they are this layer's.
 
     Returns:
         The values, of that shape.
 
     Raises:
         TargetError: another operator computes the layer.
-        ReadbackError: the file's weights are not this layer's.
     """
     if builtin not in WEIGHT_AXES:
         raise TargetError(
@@ -66,16 +62,28 @@ def weights_for_operator(
             f"Received: {OPERATOR_NAMES[builtin]} from TFLiteConverter. Leave the layer in float "
             f"with a rule: match: {node.name!r}, quantize: false."
         )
+    matrix = kernel_matrix(node, values)
+    if WEIGHT_AXES[builtin] == 0:
+        matrix = matrix.T
+    return np.ascontiguousarray(matrix).reshape(shape)
 
-    def arranged(array: NDArray) -> NDArray:
-        matrix = kernel_matrix(node, array)
-        if WEIGHT_AXES[builtin] == 0:
-            matrix = matrix.T
-        return np.ascontiguousarray(matrix).reshape(shape)
 
-    if expected is not None and not np.array_equal(arranged(node.kernel), expected):
+def require_own_weights(node: Node, builtin: int, found: NDArray, stand_in: float | None) -> None:
+    """Be sure that an operator of the float file is the layer's.
+
+    Args:
+        node: the layer.
+        builtin: the operator that computes it.
+        found: the float weights of the operator.
+        stand_in: the number in place of every weight, None for the folded weights themselves.
+
+    Raises:
+        TargetError: another operator computes the layer.
+        ReadbackError: the weights are not this layer's.
+    """
+    kernel = node.kernel if stand_in is None else np.full(node.kernel.shape, stand_in, np.float32)
+    if not np.array_equal(weights_for_operator(node, kernel, builtin, found.shape), found):
         raise ReadbackError(
             f"The converted file must hold the folded weights of layer {node.name!r}. Received: "
             "others. Please report this model."
         )
-    return arranged(values)

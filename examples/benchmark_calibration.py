@@ -68,7 +68,7 @@ def batches(model: keras.Model, count: int, chosen: argparse.Namespace) -> keras
             mean=chosen.mean,
             std=chosen.std,
             input_shape=shape,
-        ).images[:]
+        ).images[0][:]
 
     class Repeated(keras.utils.PyDataset):
         def __len__(self) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_networks import float_dense, int8_conv
+from tiny_tflite import TinyModel
 
 from tflite_ptq4.errors import DataError, FileFormatError, ModelError
 from tflite_ptq4.evaluation import (
@@ -111,11 +112,11 @@ def test_what_litert_cannot_load_is_refused(content: bytes) -> None:
 
 
 def answering(name: str, outputs: np.ndarray) -> RunnableModel:
-    return RunnableModel(name, 10, (2, 2, 1), 1, lambda images, progress: outputs)
+    return RunnableModel(name, 10, {"image": (2, 2, 1)}, 1, lambda images, progress: outputs)
 
 
 def three_images(labels: np.ndarray | None = LABELS) -> ImageSet:
-    return ImageSet(np.zeros((3, 2, 2, 1), np.float32), labels, ("a", "b", "c"))
+    return ImageSet((np.zeros((3, 2, 2, 1), np.float32),), labels, ("a", "b", "c"))
 
 
 def test_models_are_measured_against_the_first() -> None:
@@ -127,6 +128,40 @@ def test_models_are_measured_against_the_first() -> None:
     assert (first.agreement, first.sqnr_db, first.to_dict()["sqnr_db"]) == (1, math.inf, None)
     assert (second.name, second.top1, second.agreement) == ("quantized", 0, 2 / 3)
     assert second.sqnr_db == sqnr_db(LOGITS, worse)
+
+
+def test_each_model_gets_its_inputs_by_name() -> None:
+    """Where a model has one input, that input may have another name."""
+    left, right = np.zeros((3, 2), np.float32), np.ones((3, 4), np.float32)
+    seen = []
+
+    def model(shapes: dict) -> RunnableModel:
+        return RunnableModel("m", 1, shapes, 1, lambda images, _: seen.append(images) or LOGITS)
+
+    several = [{"a": (2,), "b": (4,)}, {"b": (4,), "a": (2,)}]
+    evaluate_models([*map(model, several)], ImageSet((left, right), LABELS, ("0", "1", "2")))
+    evaluate_models([model({"a": (2,)}), model({"z": (2,)})], ImageSet((left,), None, ("0",)))
+    expected = [(left, right), (right, left), (left,), (left,)]
+    assert [[id(array) for array in images] for images in seen] == [
+        [id(array) for array in images] for images in expected
+    ]
+
+
+def test_a_file_without_a_signature_has_the_names_of_its_tensors() -> None:
+    network = TinyModel()
+    left, right = network.activation((1, 2)), network.activation((1, 3))
+    both = network.activation((1, 5))
+    network.operator("CONCATENATION", [left, right], both, "ConcatenationOptions", axis=1)
+    model = tflite_model(network.to_bytes([right, left], [both]), name="m")
+    assert model.input_shapes == {"tensor_1": (3,), "tensor_0": (2,)}
+    images = np.array([[1, 2, 3], [4, 5, 6]], np.float32), np.array([[7, 8], [9, 0]], np.float32)
+    assert model.run(images, None).tolist() == [[7, 8, 1, 2, 3], [9, 0, 4, 5, 6]]
+    network = TinyModel()
+    constant = network.constant(np.ones((1, 1), np.float32))
+    output = network.activation((1, 1))
+    network.operator("ABS", [constant], output)
+    with pytest.raises(FileFormatError, match="has 0 inputs"):
+        tflite_model(network.to_bytes([], [output]), name="m")
 
 
 def test_images_without_labels_give_no_accuracy() -> None:

@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import float_dense, int8_conv
@@ -28,6 +30,7 @@ def test_an_int8_convolution_is_measured_in_every_respect() -> None:
     assert kinds == {
         "weights": 6,
         "biases": 2 * 4,
+        "metadata": 0,
         "other constants": 0,
         "quantization records": (1 + 2 + 2 + 1) * (4 + 8),
     }
@@ -46,6 +49,28 @@ def test_an_int8_convolution_is_measured_in_every_respect() -> None:
     )
     assert (output.operator, output.scale, output.zero_point) == ("CONV_2D", 0.25, 112)
     assert output.levels == output.most_levels == 16
+
+
+def test_metadata_is_read_as_text_and_as_json() -> None:
+    model = schema.ModelT.InitFromPackedBuf(int8_conv(KERNEL), 0)
+    contents = {
+        "plain": b"2.3.0\0\0",
+        "facts": b'{"a": 1}',
+        "cut": b'{"a": ',
+        "raw": b"\xff\1",
+    }
+    model.metadata = []
+    for name, data in contents.items():
+        buffer, entry = schema.BufferT(), schema.MetadataT()
+        buffer.data = np.frombuffer(data, np.uint8)
+        entry.name, entry.buffer = name.encode(), len(model.buffers)
+        model.buffers.append(buffer)
+        model.metadata.append(entry)
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    report = inspect_file(bytes(builder.Output()))
+    assert report.metadata == {"plain": "2.3.0", "facts": {"a": 1}, "cut": '{"a": '}
+    assert report.bytes_by_kind["metadata"] == sum(map(len, contents.values()))
 
 
 def test_packed_weights_take_half_the_bytes_and_use_the_same_bits() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tflite_ptq4.errors import DataError
-from tflite_ptq4.image_data import evenly_spread, load_images
+from tflite_ptq4.image_data import evenly_spread, load_images, load_inputs
 
 
 def save_picture(path: Path, height: int = 4, width: int = 4, value: int = 0) -> None:
@@ -36,33 +37,38 @@ class TestArrays:
         np.savez(tmp_path / "data.npz", x=x, y=np.array([[3], [1]], np.uint8))
         got = load_images(tmp_path / "data.npz", mean=(1, 2, 3), std=(2, 4, 8))
         np.testing.assert_array_equal(
-            got.images[:], ((x.astype(np.float64) - [1, 2, 3]) / [2, 4, 8]).astype(np.float32)
+            got.images[0][:], ((x.astype(np.float64) - [1, 2, 3]) / [2, 4, 8]).astype(np.float32)
         )
-        assert got.images[:].dtype == np.float32
+        assert got.images[0][:].dtype == np.float32
         assert (got.labels.tolist(), got.labels.dtype) == ([3, 1], np.int64)
         assert got.names == ("x[0]", "x[1]")
 
     def test_npy_has_no_labels(self, tmp_path: Path) -> None:
         np.save(tmp_path / "x.npy", np.ones((3, 2, 2, 1)))
         got = load_images(tmp_path / "x.npy", samples=2)
-        assert got.images[:].shape == (2, 2, 2, 1)
+        assert got.images[0][:].shape == (2, 2, 2, 1)
         assert got.labels is None
 
     def test_grey_images_without_a_channel_axis_fit_a_grey_network(self, tmp_path: Path) -> None:
         np.save(tmp_path / "x.npy", np.ones((3, 5, 4), np.uint8))
-        assert load_images(tmp_path / "x.npy", input_shape=(5, 4, 1)).images.shape == (3, 5, 4, 1)
+        assert load_images(tmp_path / "x.npy", input_shape=(5, 4, 1)).images[0].shape == (
+            3,
+            5,
+            4,
+            1,
+        )
 
     def test_samples_take_images_with_their_labels(self, tmp_path: Path) -> None:
         x = np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1)
         np.savez(tmp_path / "data.npz", x=x, y=np.arange(10) * 10)
         got = load_images(tmp_path / "data.npz", samples=4)
-        assert first_pixels(got.images[:]) == [0, 2, 5, 7]  # floor(i * 10 / 4)
+        assert first_pixels(got.images[0][:]) == [0, 2, 5, 7]  # floor(i * 10 / 4)
         assert got.labels.tolist() == [0, 20, 50, 70]
 
     def test_resize_and_crop_of_uint8_images(self, tmp_path: Path) -> None:
         np.save(tmp_path / "x.npy", np.full((2, 8, 16, 3), 7, np.uint8))
         got = load_images(tmp_path / "x.npy", resize=4, crop=2, input_shape=(2, 2, 3))
-        np.testing.assert_array_equal(got.images[:], np.full((2, 2, 2, 3), 7))
+        np.testing.assert_array_equal(got.images[0][:], np.full((2, 2, 2, 3), 7))
 
     @pytest.mark.parametrize(
         ("arrays", "message"),
@@ -113,6 +119,68 @@ class TestArrays:
             load_images(path)
 
 
+class TestSeveralInputs:
+    SHAPES: ClassVar = {"left": (2, None, 1), "pose": (3,)}
+    ARRAYS: ClassVar = {
+        "pose": np.arange(15, dtype=np.float64).reshape(5, 3),
+        "left": np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1) + np.zeros((2, 4, 1), np.uint8),
+    }
+
+    def test_arrays_come_in_the_order_of_the_inputs(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "data.npz", **self.ARRAYS, y=[[3], [1], [4], [1], [5]])
+        got = load_inputs(tmp_path / "data.npz", self.SHAPES, samples=2)
+        assert [array.dtype for array in got.images] == [np.float32, np.float32]
+        assert first_pixels(got.images[0]) == [0, 2]  # floor(i * 5 / 2)
+        assert got.images[1].tolist() == [[0, 1, 2], [6, 7, 8]]
+        assert (got.labels.tolist(), got.names, len(got)) == ([3, 4], ("[0]", "[2]"), 2)
+        assert list(got.named(self.SHAPES)) == ["left", "pose"]
+
+    def test_an_input_may_be_called_y(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "data.npz", x=np.ones((2, 1)), y=np.zeros((2, 4)))
+        got = load_inputs(tmp_path / "data.npz", {"y": (4,), "x": (1,)})
+        assert [array.shape for array in got.images] == [(2, 4), (2, 1)]
+        assert got.labels is None
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"pose": None}, r"each input of the network \(left, pose\).*It holds: left\."),
+            ({"pose": None, "x": np.ones(5)}, "It holds: left, x."),
+            ({"more": np.ones(5)}, "It holds: pose, left, more."),
+            ({"pose": np.ones((4, 3))}, "same number .*: 5 for 'left', 4 for 'pose'"),
+            ({"pose": np.ones((5, 2))}, "input 'pose', 3 per image. Received: 2"),
+            ({"left": np.ones((5, 2, 4))}, "input 'left', 2 x any x 1 per image"),
+            ({"pose": np.full((5, 3), np.nan)}, "5 of 5 images of input 'pose'"),
+            ({"pose": np.full((5, 3), 1e300)}, "5 of 5 images of input 'pose'"),
+            ({"pose": np.array([["a"] * 3] * 5)}, "real numbers.*'pose'"),
+            ({"pose": np.array([None] * 5)}, "plain number arrays"),
+            ({"left": np.ones((0, 2, 4, 1)), "pose": np.ones((0, 3))}, "at least one image"),
+            ({"y": np.arange(4)}, "5 whole numbers"),
+        ],
+        ids=[
+            "missing", "wrong name", "one more", "lengths", "width", "rank", "nan",
+            "beyond float32", "text", "objects", "empty", "labels",
+        ],
+    )  # fmt: skip
+    def test_a_file_that_does_not_fit_is_refused(
+        self, tmp_path: Path, changes: dict, message: str
+    ) -> None:
+        arrays = {**self.ARRAYS, **changes}
+        np.savez(tmp_path / "bad.npz", **{k: v for k, v in arrays.items() if v is not None})
+        with pytest.raises(DataError, match=message) as refused:
+            load_inputs(tmp_path / "bad.npz", self.SHAPES)
+        assert "bad.npz" in str(refused.value)
+
+    def test_one_array_and_folders_are_refused(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "x.npy", np.ones((5, 3)))
+        with pytest.raises(DataError, match=r"\(left, pose\).*It holds: x"):
+            load_inputs(tmp_path / "x.npy", self.SHAPES)
+        with pytest.raises(DataError, match=r"one input, but the network has 2 \(left, pose\)"):
+            load_inputs(make_folder(tmp_path, ["a.png"]), self.SHAPES)
+        with pytest.raises(DataError, match=r"absent\.npz"):
+            load_inputs(tmp_path / "absent.npz", self.SHAPES)
+
+
 class TestFolder:
     def test_pictures_come_sorted_and_recursively(self, tmp_path: Path) -> None:
         make_folder(tmp_path, ["b.png", "a/z.PNG", "c/d/e.bmp", "a.jpeg"])
@@ -120,38 +188,38 @@ class TestFolder:
         (tmp_path / ".hidden.png").write_bytes(b"no picture")
         got = load_images(tmp_path)
         assert got.names == ("a.jpeg", "a/z.PNG", "b.png", "c/d/e.bmp")
-        assert first_pixels(got.images[:]) == [3, 1, 0, 2]
+        assert first_pixels(got.images[0][:]) == [3, 1, 0, 2]
 
     def test_only_the_chosen_pictures_are_read(self, tmp_path: Path) -> None:
         make_folder(tmp_path, [f"{i}.png" for i in range(6)])
         (tmp_path / "1.png").write_bytes(b"broken")
         got = load_images(tmp_path, samples=3)
         assert got.names == ("0.png", "2.png", "4.png")
-        assert first_pixels(got.images[1:]) == [2, 4]
-        assert got.images.shape == (3, 4, 4, 3)
+        assert first_pixels(got.images[0][1:]) == [2, 4]
+        assert got.images[0].shape == (3, 4, 4, 3)
 
     def test_resize_sets_the_short_side_and_crop_keeps_the_centre(self, tmp_path: Path) -> None:
         pixels = np.zeros((8, 24, 3), np.uint8)
         pixels[:, 8:16] = 200
         Image.fromarray(pixels).save(tmp_path / "wide.png")
         got = load_images(tmp_path, resize=4)
-        assert got.images.shape == (1, 4, 12, 3)
+        assert got.images[0].shape == (1, 4, 12, 3)
         centre = load_images(tmp_path, resize=4, crop=2, mean=100, std=50, input_shape=(2, 2, 3))
-        np.testing.assert_array_equal(centre.images[:], np.full((1, 2, 2, 3), 2.0))
+        np.testing.assert_array_equal(centre.images[0][:], np.full((1, 2, 2, 3), 2.0))
 
     def test_resize_is_antialiased(self, tmp_path: Path) -> None:
         """Stripes of one pixel average out; without antialiasing some would survive."""
         pixels = np.zeros((64, 64, 3), np.uint8)
         pixels[:, ::2] = 255
         Image.fromarray(pixels).save(tmp_path / "stripes.png")
-        inner = load_images(tmp_path, resize=8).images[:][:, 1:-1, 1:-1]
+        inner = load_images(tmp_path, resize=8).images[0][:][:, 1:-1, 1:-1]
         assert np.ptp(inner) <= 2
         assert abs(inner.mean() - 127.5) < 2
 
     def test_a_grey_network_gets_grey_pictures(self, tmp_path: Path) -> None:
         make_folder(tmp_path, ["a.png", "b.png"])
         got = load_images(tmp_path, input_shape=(None, None, 1))
-        assert got.images[:].shape == (2, 4, 4, 1)
+        assert got.images[0][:].shape == (2, 4, 4, 1)
 
     @pytest.mark.parametrize(
         ("names", "labels"),
@@ -215,14 +283,14 @@ class TestFolder:
         make_folder(tmp_path, ["a.png", "b.png"])
         damage(tmp_path / "b.png")
         with pytest.raises(DataError, match=r"b\.png"):
-            load_images(tmp_path).images[:]
+            load_images(tmp_path).images[0][:]
 
     def test_pictures_of_two_sizes_need_resize_and_crop(self, tmp_path: Path) -> None:
         save_picture(tmp_path / "a.png", 4, 6)
         save_picture(tmp_path / "b.png", 8, 10)
         with pytest.raises(DataError, match=r"4 x 6 x 3.*b\.png.*8 x 10 x 3.*--resize and --crop"):
-            load_images(tmp_path).images[:]
-        assert load_images(tmp_path, resize=4, crop=4).images[:].shape == (2, 4, 4, 3)
+            load_images(tmp_path).images[0][:]
+        assert load_images(tmp_path, resize=4, crop=4).images[0][:].shape == (2, 4, 4, 3)
 
     def test_pictures_of_the_wrong_size_are_refused(self, tmp_path: Path) -> None:
         make_folder(tmp_path, ["a.png"])

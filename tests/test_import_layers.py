@@ -28,6 +28,8 @@ LAYERS = {
     "tflite_ptq4.clipping": 2,
     "tflite_ptq4.operator_rules": 3,
     "tflite_ptq4.graph": 3,
+    "tflite_ptq4.input_arrays": 3,
+    "tflite_ptq4.input_shapes": 3,
     "tflite_ptq4.targets": 3,
     "tflite_ptq4.kernel_layout": 3,
     "tflite_ptq4.weight_error": 3,

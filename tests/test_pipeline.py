@@ -232,14 +232,26 @@ def test_images_that_cannot_be_used_are_refused(
         quantize_model(model, statistics, W4A8, images=damage(images))
 
 
-def test_images_for_a_model_of_two_inputs_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda left, right: left, r"\[left, right\]. Received: one ndarray"),
+        (lambda left, right: {"left": left, "rigth": right}, "a dict of left, rigth"),
+        (lambda left, right: [right, left], "'left', 8 x 8 x 3 per image. Received: 4 x 4 x 2"),
+        (lambda left, right: [left, right[:5]], "12 for 'left', 5 for 'right'"),
+        (lambda left, right: [left, right * np.nan], "12 of 12 images of input 'right'"),
+        (lambda left, right: [left.astype(str), right], "<U32 for input 'left'"),
+    ],
+    ids=["one array", "typo", "swapped", "lengths", "NaN", "text"],
+)
+def test_images_that_do_not_fit_several_inputs_are_refused_by_name(
+    damage: Callable, message: str
+) -> None:
     model = build("several_inputs")
-    calibration = CalibrationCallback(model)
     images = images_for(model)
-    model.predict(images, callbacks=[calibration], verbose=0)
-    with pytest.raises(DataError, match=r"2 inputs \(left, right\)"):
-        quantize_model(model, calibration.statistics, W4A8, images=images[0])
-    assert quantize_model(model, calibration.statistics, W4A8).weights
+    statistics = calibrate(model, images)
+    with pytest.raises(DataError, match=message):
+        quantize_model(model, statistics, W4A8, images=damage(*images))
 
 
 def test_a_model_that_cannot_be_quantized_is_refused(statistics) -> None:

@@ -9,7 +9,7 @@ from tflite_ptq4 import recipes
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ConfigError
 
-PRESETS = ("paper_w4a4", "w4a4", "w4a8", "w8a4", "w8a8")
+PRESETS = ("paper_w4a4", "w4a4", "w4a4_strict", "w4a8", "w8a4", "w8a8")
 
 
 def test_the_presets_are_these() -> None:
@@ -25,14 +25,15 @@ class TestEveryPreset:
         assert QuantizationConfig.preset(name).to_dict() == stated
 
     def test_opens_with_a_comment_that_decodes_the_name(self, name: str) -> None:
-        weight_bits, activation_bits = re.fullmatch(r"(?:\w+_)?w(\d)a(\d)", name).groups()
+        decoded = re.fullmatch(r"(?:paper_)?w(\d)a(\d)(?:_strict)?", name)
+        weight_bits, activation_bits = decoded.groups()
         first_line = recipes.text(name).splitlines()[0]
         assert first_line.startswith(f"# {name}: ")
         assert f"{weight_bits}-bit weights, {activation_bits}-bit activations" in first_line
 
     def test_has_the_bits_of_its_name(self, name: str) -> None:
         config = QuantizationConfig.preset(name)
-        assert name.endswith(f"w{config.weight_bits}a{config.activation_bits}")
+        assert f"w{config.weight_bits}a{config.activation_bits}" in name.split("_")
         assert (config.mean_weight_bits, config.mean_activation_bits) == (
             config.weight_bits,
             config.activation_bits,
@@ -62,6 +63,11 @@ def test_four_bit_activations_keep_signed_tensors_at_8_bits(name: str) -> None:
     assert QuantizationConfig.preset(name).signed_activation_bits == 8
 
 
+def test_the_strict_preset_differs_in_its_signed_tensors_alone() -> None:
+    strict = QuantizationConfig.preset("w4a4_strict")
+    assert strict == QuantizationConfig.preset("w4a4", signed_activation_bits=None)
+
+
 def test_overrides_replace_fields_and_are_checked() -> None:
     assert QuantizationConfig.preset("w4a8", weight_bits=3) == QuantizationConfig.preset(
         "w4a8"
@@ -81,6 +87,6 @@ def test_an_unknown_preset_is_refused_with_the_list_and_the_nearest(
     with pytest.raises(ConfigError) as caught:
         QuantizationConfig.preset(name)
     assert str(caught.value) == (
-        "A preset must be one of 'paper_w4a4', 'w4a4', 'w4a8', 'w8a4', 'w8a8'. "
-        f"Received: {name!r}. The nearest is {nearest!r}."
+        "A preset must be one of 'paper_w4a4', 'w4a4', 'w4a4_strict', 'w4a8', 'w8a4', "
+        f"'w8a8'. Received: {name!r}. The nearest is {nearest!r}."
     )

@@ -1,7 +1,7 @@
 """The exceptions that this package raises on purpose.
 
     Ptq4Error
-    ├── ConfigError       (ValueError)  a configuration, preset or recipe that cannot be meant
+    ├── ConfigError       (ValueError)  a configuration, recipe or input size that cannot be meant
     ├── DataError         (ValueError)  images that cannot be used: empty, NaN, of a wrong shape
     ├── StatisticsError   (ValueError)  calibration statistics that do not fit, or hold NaN or Inf
     ├── ModelError        (ValueError)  a Keras model that cannot be read or has nothing to quantize
@@ -22,7 +22,7 @@ class Ptq4Error(Exception):
 
 
 class ConfigError(Ptq4Error, ValueError):
-    """A configuration, preset or recipe that cannot be meant."""
+    """A configuration, preset, recipe or input size that cannot be meant."""
 
 
 class DataError(Ptq4Error, ValueError):

@@ -7,7 +7,7 @@ The measures are pure functions of arrays. A model that can be run, Keras or TFL
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tflite_ptq4.errors import DataError, FileFormatError, ModelError
-from tflite_ptq4.image_data import ImageSet, PictureFiles
-from tflite_ptq4.keras_side.load_model import image_input_shape
+from tflite_ptq4.image_data import ImageSet
+from tflite_ptq4.input_arrays import Images
+from tflite_ptq4.input_shapes import Shape
+from tflite_ptq4.keras_side.load_model import input_shapes
 
 if TYPE_CHECKING:
     import keras
 
 TFLITE_IDENTIFIER = b"TFL3"
 
-Images = np.ndarray | PictureFiles
 # Wraps the list of what is still to do, and shows how far it is.
 Progress = Callable[[Sequence[int]], Iterable[int]]
 
@@ -133,24 +134,26 @@ class RunnableModel:
     Attributes:
         name: what tables call it.
         bytes: length of its file.
-        input_shape: (H, W, C); None for a side that may have any length.
+        input_shapes: for each input its shape without the batch axis, None for a side that may have
+            any length.
         outputs: how many outputs it has; the first is measured.
-        run: images float32 [N, H, W, C] and a `Progress` to the first output, float32 [N, ...].
+        run: for each input, in that order, images float32 [N, ...], and a `Progress`, to the first
+            output, float32 [N, ...].
     """
 
     name: str
     bytes: int
-    input_shape: tuple[int | None, ...]
+    input_shapes: Mapping[str, Shape]
     outputs: int
-    run: Callable[[Images, Progress | None], np.ndarray]
+    run: Callable[[Sequence[Images], Progress | None], np.ndarray]
 
 
-def keras_model(model: keras.Model, *, name: str, size: int, batch_size: int = 32) -> RunnableModel:
+def keras_model(model: keras.Model, *, name: str, size: int, batch_size: int = 8) -> RunnableModel:
     """Return a Keras model in memory as a runnable model, `size` being its file's bytes."""
     return RunnableModel(
         name=name,
         bytes=size,
-        input_shape=image_input_shape(model),
+        input_shapes=input_shapes(model),
         outputs=len(model.outputs),
         run=lambda images, progress: predict_keras(model, images, batch_size, progress),
     )
@@ -166,41 +169,50 @@ def tflite_model(content: bytes, *, name: str, num_threads: int = 2) -> Runnable
     return RunnableModel(
         name=name,
         bytes=len(content),
-        input_shape=tuple(
-            None if side < 0 else int(side)
-            for side in interpreter.get_input_details()[0]["shape_signature"][1:]
-        ),
+        input_shapes={
+            key: tuple(None if side < 0 else int(side) for side in detail["shape_signature"][1:])
+            for key, detail in _inputs(interpreter).items()
+        },
         outputs=len(interpreter.get_output_details()),
         run=partial(_run, interpreter, name),
     )
 
 
 def predict_keras(
-    model: keras.Model, images: Images, batch_size: int = 32, progress: Progress | None = None
+    model: keras.Model,
+    images: Sequence[Images],
+    batch_size: int = 8,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Return the first output of a Keras model on images.
 
     Args:
-        model: a model with one input.
-        images: float32 [N, H, W, C].
+        model: a built model.
+        images: for each input float32 [N, ...].
         batch_size: images per call; a model with a fixed batch size gets that one.
         progress: wraps the list of batches.
 
     Returns:
         float32 [N, ...].
     """
+    import keras
+
     fixed = model.inputs[0].shape[0]
     size = fixed or batch_size
     outputs = []
-    starts = range(0, len(images), size)
+    starts = range(0, len(images[0]), size)
     for start in progress(starts) if progress else starts:
-        batch = images[start : start + size]
-        missing = size - len(batch) if fixed else 0
-        padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-        output = model.predict_on_batch(padded)
+        batch = [array[start : start + size] for array in images]
+        count = len(batch[0])
+        missing = size - count if fixed else 0
+        padded = [np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) for part in batch]
+        several = len(padded) > 1
+        output = model.predict_on_batch(
+            keras.tree.pack_sequence_as(model.input, padded) if several else padded[0]
+        )
         while not hasattr(output, "shape"):
             output = next(iter(output.values() if isinstance(output, dict) else output))
-        outputs.append(np.asarray(output, np.float32)[: len(batch)])
+        outputs.append(np.asarray(output, np.float32)[:count])
     return _classes_last(np.concatenate(outputs))
 
 
@@ -216,8 +228,8 @@ def predict_tflite(
     dequantized, `scale * (q - zero_point)`.
 
     Args:
-        model: content of a `.tflite` file, or its path.
-        images: float32 [N, H, W, C].
+        model: content of a `.tflite` file of one input, or its path.
+        images: float32 [N, ...].
         num_threads: threads of the interpreter.
         progress: wraps the list of images.
 
@@ -229,29 +241,50 @@ def predict_tflite(
     """
     name = "the model" if isinstance(model, bytes) else os.fspath(model)
     content = model if isinstance(model, bytes) else read_model_file(model)
-    return _run(_interpreter(content, name, num_threads), name, images, progress)
+    return _run(_interpreter(content, name, num_threads), name, [images], progress)
 
 
-def _run(interpreter: Any, name: str, images: Images, progress: Progress | None) -> np.ndarray:
-    source = interpreter.get_input_details()[0]
+def _run(
+    interpreter: Any, name: str, images: Sequence[Images], progress: Progress | None
+) -> np.ndarray:
+    sources = _inputs(interpreter).values()
     result = interpreter.get_output_details()[0]
     outputs = []
-    todo = range(len(images))
+    todo = range(len(images[0]))
     for index in progress(todo) if progress else todo:
-        image = images[index : index + 1]
+        taken = [array[index : index + 1] for array in images]
         try:
-            if index == 0 and tuple(source["shape"]) != image.shape:
-                interpreter.resize_tensor_input(source["index"], image.shape)
-                interpreter.allocate_tensors()
-            interpreter.set_tensor(source["index"], _to_stored(image, source))
+            if index == 0:
+                _resize(interpreter, [image.shape for image in taken])
+            for source, image in zip(sources, taken, strict=True):
+                interpreter.set_tensor(source["index"], _to_stored(image, source))
             interpreter.invoke()
         except (RuntimeError, ValueError) as error:
+            shapes = ", ".join(str(image.shape[1:]) for image in taken)
             raise FileFormatError(
-                f"LiteRT must be able to run {name!r} on an image of shape {image.shape[1:]}, but "
-                f"reports: {error}."
+                f"LiteRT must be able to run {name!r} on an image of shape {shapes}, but reports: "
+                f"{error}."
             ) from error
         outputs.append(_from_stored(interpreter.get_tensor(result["index"]), result))
     return _classes_last(np.concatenate(outputs))
+
+
+def _inputs(interpreter: Any) -> dict[str, Any]:
+    """The details of each input by its name: that of the signature, where there is one."""
+    details = interpreter.get_input_details()
+    if len(interpreter.get_signature_list()) != 1:
+        return {detail["name"]: detail for detail in details}
+    keys = interpreter.get_signature_runner().get_input_details()
+    by_index = {detail["index"]: key for key, detail in keys.items()}
+    return {by_index.get(detail["index"], detail["name"]): detail for detail in details}
+
+
+def _resize(interpreter: Any, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Let the inputs have these shapes, where they have not."""
+    for detail, shape in zip(interpreter.get_input_details(), shapes, strict=True):
+        if tuple(detail["shape"]) != shape:
+            interpreter.resize_tensor_input(detail["index"], shape)
+    interpreter.allocate_tensors()
 
 
 def evaluate_models(
@@ -263,8 +296,8 @@ def evaluate_models(
     """Measure models on one set of images, the first being the reference of the others.
 
     Args:
-        models: at least one.
-        images: the images, with labels for the accuracies.
+        models: at least one; those of several inputs have inputs of the same names.
+        images: read for the inputs of the first model, with labels for the accuracies.
         progress: called per model with a description and the list of what is to do; wraps the list.
 
     Returns:
@@ -276,9 +309,12 @@ def evaluate_models(
     """
     rows: list[EvaluationRow] = []
     reference = None
+    named = images.named(models[0].input_shapes)
     for model in models:
+        # The only input of a model may have any name.
+        taken = [named[name] for name in model.input_shapes] if len(named) > 1 else images.images
         outputs = model.run(
-            images.images, None if progress is None else partial(progress, f"Running {model.name}")
+            taken, None if progress is None else partial(progress, f"Running {model.name}")
         )
         broken = np.flatnonzero(~np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1))
         if broken.size:
@@ -317,16 +353,15 @@ def _interpreter(content: bytes, name: str, num_threads: int) -> Any:
     try:
         interpreter = Interpreter(model_content=content, num_threads=num_threads)
         interpreter.allocate_tensors()
-        inputs = len(interpreter.get_input_details())
-        outputs = len(interpreter.get_output_details())
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     except (RuntimeError, ValueError) as error:
         raise FileFormatError(
             f"LiteRT must be able to load {name!r}, but reports: {_one_line(error)}"
         ) from error
-    if inputs != 1 or outputs == 0:
+    if not inputs or not outputs:
         raise FileFormatError(
-            f"{name!r} must have one input, of images, and an output, but has {inputs} inputs and "
-            f"{outputs} outputs."
+            f"{name!r} must have an input and an output, but has {len(inputs)} inputs and "
+            f"{len(outputs)} outputs."
         )
     return interpreter
 

@@ -5,6 +5,7 @@ Measuring only; the command line draws the tables. Works on any TFLite file, not
 
 from __future__ import annotations
 
+import json
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -105,7 +106,10 @@ class FileReport:
     Attributes:
         file_bytes: length of the file.
         bytes_by_kind: bytes of weights, biases, other constants, quantization records (scales,
-            zero points, ranges) and the rest (the graph itself); they add up to `file_bytes`.
+            zero points, ranges), metadata and the rest (the graph itself); they add up to
+            `file_bytes`.
+        metadata: the entries of the file's metadata that are text: what was read from JSON where
+            they hold that, and their text otherwise.
         operators: operator name -> how many there are.
         tensor_types: type name -> how many tensors have it.
         weights: the weight tensors in the order of their use.
@@ -114,6 +118,7 @@ class FileReport:
 
     file_bytes: int
     bytes_by_kind: dict[str, int]
+    metadata: dict[str, Any]
     operators: dict[str, int]
     tensor_types: dict[str, int]
     weights: tuple[WeightTensor, ...]
@@ -194,12 +199,14 @@ def _report(model: schema.ModelT, file_bytes: int) -> FileReport:
         "biases": _buffer_bytes(model, bias_buffers - weight_buffers),
     }
     constants = _buffer_bytes(model, set(range(len(model.buffers))))
+    kinds["metadata"] = _buffer_bytes(model, {entry.buffer for entry in model.metadata or ()})
     kinds["other constants"] = constants - sum(kinds.values())
     kinds["quantization records"] = records
     kinds["graph and padding"] = file_bytes - sum(kinds.values())
     return FileReport(
         file_bytes=file_bytes,
         bytes_by_kind=kinds,
+        metadata=_metadata(model),
         operators=dict(operators.most_common()),
         tensor_types=dict(types.most_common()),
         weights=tuple(weights),
@@ -299,6 +306,23 @@ def _activations(model: schema.ModelT, subgraph: schema.SubGraphT) -> Iterator[A
             levels=None if count is None else float(count.mean()),
             most_levels=None if count is None else int(count.max()),
         )
+
+
+def _metadata(model: schema.ModelT) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for entry in model.metadata or ():
+        data = model.buffers[entry.buffer].data
+        try:
+            text = bytes([] if data is None else data).rstrip(b"\0").decode()
+        except UnicodeDecodeError:
+            continue
+        if not text.isprintable():
+            continue
+        try:
+            found[_text(entry.name)] = json.loads(text) if text.startswith("{") else text
+        except json.JSONDecodeError:
+            found[_text(entry.name)] = text
+    return found
 
 
 def _record_bytes(tensor: schema.TensorT) -> int:

@@ -1,43 +1,29 @@
 """Images for calibration and evaluation: from arrays on disk, or from a folder of pictures.
 
-An array file holds `x` [N, H, W, C] and, in an `.npz`, optionally the labels `y` [N]. A folder is
-read recursively in sorted order; what its labels are taken from says `image_labels.py`. Pictures
-of a folder are decoded when they are used, not before, so a large folder costs no memory.
+An array file holds `x` [N, H, W, C] and, in an `.npz`, optionally the labels `y` [N]; for a network
+of several inputs an `.npz` holds an array for each, by name. A folder is read recursively in sorted
+order; what its labels are taken from says `image_labels.py`. Pictures of a folder are decoded when
+they are used, not before, so a large folder costs no memory.
 """
 
 from __future__ import annotations
 
 import os
-import tokenize
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
-from typing import BinaryIO, cast
+from typing import cast
 
 import numpy as np
-from numpy.lib.format import MAGIC_PREFIX
 
+from tflite_ptq4.array_files import ONLY_ARRAY, read_arrays
 from tflite_ptq4.errors import DataError
 from tflite_ptq4.image_labels import folder_labels
-from tflite_ptq4.image_preparation import Preparation, size_text
+from tflite_ptq4.image_preparation import Preparation
+from tflite_ptq4.input_arrays import Images, check_arrays, finite_arrays
+from tflite_ptq4.input_shapes import Shape, size_text
 
-# What damaged .npy and .npz files make NumPy raise.
-_NUMPY_READ_ERRORS = (
-    OSError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+LABELS = "y"  # the key of the labels in an `.npz` file
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
@@ -59,6 +45,11 @@ class PictureFiles:
     def shape(self) -> tuple[int, int, int, int]:
         """(N, H, W, C)."""
         return (len(self.names), *self.image_shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float32, what every picture becomes."""
+        return np.dtype(np.float32)
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -85,19 +76,23 @@ class ImageSet:
     """Images that are ready for a network.
 
     Attributes:
-        images: float32 [N, H, W, C] under slicing: an array, or pictures decoded on demand;
-            `images[:]` is an array in both cases.
+        images: for each input of the network float32 [N, ...] under slicing: an array, or pictures
+            decoded on demand; `images[0][:]` is an array in both cases.
         labels: int64 [N], or None where nothing tells the classes.
         names: N names for messages: the file within its folder, or `x[3]`.
     """
 
-    images: np.ndarray | PictureFiles
+    images: tuple[Images, ...]
     labels: np.ndarray | None
     names: tuple[str, ...]
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.names)
+
+    def named(self, inputs: Iterable[str]) -> dict[str, Images]:
+        """Return the images by the names of the inputs that they were read for, in their order."""
+        return dict(zip(inputs, self.images, strict=True))
 
 
 def evenly_spread(total: int, samples: int | None) -> np.ndarray:
@@ -122,7 +117,7 @@ def load_images(
     std: float | Sequence[float] = 1.0,
     input_shape: Sequence[int | None] | None = None,
 ) -> ImageSet:
-    """Read images and labels from an `.npy` or `.npz` file, or from a folder of pictures.
+    """Read images and labels of one input: an `.npy` or `.npz` file, or a folder of pictures.
 
     Args:
         path: the file or folder.
@@ -155,6 +150,54 @@ def load_images(
     return _load_arrays(path, samples, preparation, shape)
 
 
+def load_inputs(
+    path: str | os.PathLike[str], input_shapes: Mapping[str, Shape], *, samples: int | None = None
+) -> ImageSet:
+    """Read what a network of several inputs takes, and labels, from one `.npz` file.
+
+    Args:
+        path: the file; it holds an array for each input, under the input's name, prepared as the
+            network expects them, and optionally the labels under `y`.
+        input_shapes: for each input its shape without the batch axis, None for any length.
+        samples: as in `load_images`.
+
+    Returns:
+        The arrays in float32, in the order of `input_shapes`, with labels and names.
+
+    Raises:
+        DataError: the path is missing or a folder, an input has no array or an array no input, or
+            one cannot be used: empty, of another shape or length, not finite.
+    """
+    path = Path(path)
+    names = ", ".join(input_shapes)
+    if path.is_dir():
+        raise DataError(
+            f"A folder of pictures gives images of one input, but the network has "
+            f"{len(input_shapes)} ({names}), and which picture belongs to which is not said. "
+            f"Received: {str(path)!r}. Save an .npz file with an array for each input."
+        )
+
+    def choose(found: Sequence[str]) -> Sequence[str]:
+        if set(found) not in (set(input_shapes), {*input_shapes, LABELS}):
+            raise DataError(
+                f"{str(path)!r} must hold an array for each input of the network ({names}), and "
+                f"may hold labels under `{LABELS}`. It holds: {', '.join(found) or 'nothing'}. "
+                "Name the arrays after the inputs."
+            )
+        return found
+
+    arrays = read_arrays(path, choose)
+    labels = None if LABELS in input_shapes else arrays.pop(LABELS, None)
+    arrays = {name: arrays[name] for name in input_shapes}
+    check_arrays(arrays, input_shapes, repr(str(path)))
+    total = len(next(iter(arrays.values())))
+    labels = None if labels is None else _checked_labels(labels, total, path)
+    chosen = evenly_spread(total, samples)
+    images = finite_arrays({name: array[chosen] for name, array in arrays.items()}, repr(str(path)))
+    numbers = tuple(f"[{i}]" for i in chosen)
+    return ImageSet(images, None if labels is None else labels[chosen], numbers)
+
+
 def _load_folder(
     folder: Path,
     samples: int | None,
@@ -171,7 +214,7 @@ def _load_folder(
     preparation.normalise(first)
     shape = cast(tuple[int, int, int], first.shape)
     pictures = PictureFiles(folder, taken, channels, preparation, shape)
-    return ImageSet(pictures, None if labels is None else labels[chosen], taken)
+    return ImageSet((pictures,), None if labels is None else labels[chosen], taken)
 
 
 def _picture_names(folder: Path) -> list[str]:
@@ -198,7 +241,7 @@ def _load_arrays(
     preparation: Preparation,
     input_shape: tuple[int | None, ...],
 ) -> ImageSet:
-    pixels, labels = _read_arrays(path)
+    pixels, labels = _read_images(path)
     if pixels.dtype.kind not in "uif":
         raise DataError(f"Images in {str(path)!r} must be numbers. Received: {pixels.dtype}.")
     if pixels.ndim == 3 and input_shape[-1] == 1:
@@ -225,41 +268,22 @@ def _load_arrays(
             f"infinity ({broken.size} of {len(images)} images do)."
         )
     names = tuple(f"x[{i}]" for i in chosen)
-    return ImageSet(images, None if labels is None else labels[chosen], names)
+    return ImageSet((images,), None if labels is None else labels[chosen], names)
 
 
-def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+def _read_images(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Return (x, y or None) of an `.npy` or `.npz` file."""
-    try:
-        with path.open("rb") as file:
-            if file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX:
-                # Mapped, so that only the chosen images are read.
-                return np.load(path, allow_pickle=False, mmap_mode="r"), None
-            return _read_archive(file, path)
-    except DataError:
-        raise
-    except _NUMPY_READ_ERRORS as error:
-        raise DataError(
-            f"{str(path)!r} must be an .npy or .npz file of plain number arrays, or a folder of "
-            f"pictures, but cannot be read ({error})."
-        ) from error
 
-
-def _read_archive(file: BinaryIO, path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    if not zipfile.is_zipfile(file):
-        raise ValueError("it is neither of the two, or cut short")
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as content:
-        if "x" not in content:
+    def choose(names: Sequence[str]) -> list[str]:
+        if ONLY_ARRAY not in names:
             raise DataError(
-                f"{str(path)!r} must hold the images under the key `x` (and labels under "
-                f"`y`). It holds: {', '.join(content.files) or 'nothing'}."
+                f"{str(path)!r} must hold the images under the key `{ONLY_ARRAY}` (and labels "
+                f"under `{LABELS}`). It holds: {', '.join(names) or 'nothing'}."
             )
-        pixels, labels = content["x"], content.get("y")
-    # NumPy hands out a member that is not in its own format as raw bytes.
-    if not all(isinstance(array, np.ndarray | NoneType) for array in (pixels, labels)):
-        raise ValueError("`x` and `y` must be arrays that NumPy has saved")
-    return pixels, labels
+        return [name for name in (ONLY_ARRAY, LABELS) if name in names]
+
+    arrays = read_arrays(path, choose)
+    return arrays[ONLY_ARRAY], arrays.get(LABELS)
 
 
 def _checked_labels(labels: np.ndarray, total: int, path: Path) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tflite_ptq4.errors import DataError
+from tflite_ptq4.input_shapes import size_text
 
 # What damaged pictures make Pillow raise; it differs from format to format.
 _DECODING_ERRORS = (
@@ -127,8 +128,3 @@ class Preparation:
             )
         top, left = (height - self.crop) // 2, (width - self.crop) // 2
         return pixels[..., top : top + self.crop, left : left + self.crop, :]
-
-
-def size_text(shape: Sequence[int | None]) -> str:
-    """Return a size for messages: `224 x 224 x 3`, `any` where any length will do."""
-    return " x ".join("any" if side is None else str(side) for side in shape)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from tflite_ptq4 import __version__
 from tflite_ptq4.atomic_write import write_bytes
 from tflite_ptq4.config import QuantizationConfig
-from tflite_ptq4.errors import DataError, StatisticsError
+from tflite_ptq4.errors import StatisticsError
+from tflite_ptq4.input_arrays import finite_arrays
+from tflite_ptq4.input_shapes import InputShapes, fixed_input_shapes
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.planning import build_plan
 from tflite_ptq4.quantized_weights import LayerWeights, quantize_weights
@@ -42,6 +43,7 @@ class QuantizedModel:
     weights: Mapping[str, LayerWeights]
     report: QuantizationReport
     _lowered: LoweredModel = field(repr=False)
+    _float_files: dict[tuple, FloatFile] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def simulated_model(self) -> keras.Model:
@@ -51,7 +53,13 @@ class QuantizedModel:
         return simulate(self._lowered, self.plan, self.weights)
 
     def to_tflite(
-        self, target: str | None = None, *, io: str = "float32", layout: str = "fast"
+        self,
+        target: str | None = None,
+        *,
+        io: str = "float32",
+        layout: str = "fast",
+        input_shapes: InputShapes | None = None,
+        dynamic_batch: bool = False,
     ) -> bytes:
         """The network as a .tflite file, read back and checked against the plan.
 
@@ -61,29 +69,37 @@ class QuantizedModel:
             io: type of inputs and outputs, "float32" or "int8".
             layout: of "packed_int4": "fast" packs weights where that is accelerated, "smallest"
                 wherever it loads.
+            input_shapes: of a model that takes any size, (height, width, channels) of its input in
+                the file, or such shapes by the names of inputs; the sizes of the images that the
+                model was quantized with where None.
+            dynamic_batch: whether the inputs can be resized to any number of images at run time;
+                otherwise the file takes one at a time.
 
         Returns:
             The flatbuffer.
 
         Raises:
-            TargetError: the target cannot hold the plan.
+            ConfigError: `input_shapes` contradicts the model, or leaves a size open.
+            ModelError: a layer cannot compute at these sizes.
+            TargetError: the target cannot hold the plan, or a layer not the dynamic batch.
         """
         from tflite_ptq4.converters import ExportSource, export
 
-        file = self._float_file
+        file = self._float_file(input_shapes)
         source = ExportSource(
             float_data=file.data,
             read_keys=file.read_keys,
             written_keys=file.written_keys,
             input_names=file.input_names,
             output_names=file.output_names,
+            stand_ins=file.stand_ins,
             graph=self._lowered.graph,
             plan=self.plan,
             weights=self.weights,
-            description=f"tflite-ptq4 {__version__}: {self.plan.config.describe()}",
+            package_version=__version__,
         )
         target = target or self.plan.config.default_target
-        return export(source, target=target, io=io, layout=layout)
+        return export(source, target=target, io=io, layout=layout, dynamic_batch=dynamic_batch)
 
     def save(
         self,
@@ -92,6 +108,8 @@ class QuantizedModel:
         *,
         io: str = "float32",
         layout: str = "fast",
+        input_shapes: InputShapes | None = None,
+        dynamic_batch: bool = False,
     ) -> None:
         """Write the .tflite file; a file that is there is replaced only by a whole one.
 
@@ -100,25 +118,37 @@ class QuantizedModel:
             target: as in `to_tflite`.
             io: as in `to_tflite`.
             layout: as in `to_tflite`.
+            input_shapes: as in `to_tflite`.
+            dynamic_batch: as in `to_tflite`.
 
         Raises:
-            TargetError: the target cannot hold the plan.
+            ConfigError: as in `to_tflite`.
+            ModelError: as in `to_tflite`.
+            TargetError: as in `to_tflite`.
             OutputError: the path is not writable.
         """
-        write_bytes(path, self.to_tflite(target, io=io, layout=layout))
+        content = self.to_tflite(
+            target, io=io, layout=layout, input_shapes=input_shapes, dynamic_batch=dynamic_batch
+        )
+        write_bytes(path, content)
 
-    @cached_property
-    def _float_file(self) -> FloatFile:
+    def _float_file(self, asked: InputShapes | None) -> FloatFile:
+        """The float network as a file of these input sizes, converted once for each."""
         from tflite_ptq4.keras_side.float_tflite import to_float_tflite
 
-        return to_float_tflite(self._lowered)
+        own, known = self._lowered.trace.image_shapes, self._lowered.graph.shapes
+        shapes = fixed_input_shapes(own, {name: known[name][1:] for name in own}, asked)
+        key = tuple(shapes.values())
+        if key not in self._float_files:
+            self._float_files[key] = to_float_tflite(self._lowered, shapes, self.weights)
+        return self._float_files[key]
 
 
 def quantize_model(
     model: keras.Model,
     statistics: CalibrationStatistics,
     config: QuantizationConfig,
-    images: ArrayLike | None = None,
+    images: ArrayLike | Sequence[ArrayLike] | Mapping[str, object] | None = None,
     *,
     progress: Callable | None = None,
 ) -> QuantizedModel:
@@ -128,21 +158,25 @@ def quantize_model(
         model: a built functional or Sequential Keras 3 model; it is not changed.
         statistics: what `CalibrationCallback` gathered of this model.
         config: the choices, e.g. `QuantizationConfig.preset("w4a8")`.
-        images: float32 [n, ...], prepared as the model expects them, for the corrections that run
-            both networks layer by layer. Without images those corrections are left out, and the
-            report's config says so.
+        images: [n, ...], prepared as the model expects them, for the corrections that run both
+            networks layer by layer; of a model of several inputs a list of such arrays, or a dict
+            by name, as for `model.predict`. Without images those corrections are left out, and the
+            report's config says so. Of a model that takes any size, a file gets the images' size
+            unless another is asked for.
         progress: wraps the list of operators and shows how far it is; None shows nothing.
 
     Returns:
         The quantized model.
 
     Raises:
-        ModelError: the model has no symbolic graph, or nothing in it can be quantized.
+        ModelError: the model has no symbolic graph, nothing in it can be quantized, or a layer
+            cannot compute at the size of the images.
         StatisticsError: the statistics are of another model.
         DataError: the images do not fit the model, or are not finite.
     """
     from tflite_ptq4.keras_side.layerwise import quantize_layer_by_layer
     from tflite_ptq4.keras_side.lowering import lower, require_quantizable
+    from tflite_ptq4.keras_side.tensor_specs import at_sizes
 
     lowered = lower(model)
     require_quantizable(lowered.graph, model.name)
@@ -154,29 +188,19 @@ def quantize_model(
         )
     if images is None:
         config = config.without_images()
+    else:
+        names = lowered.trace.inputs
+        arrays = finite_arrays(dict(zip(names, lowered.trace.unpack(images), strict=True)))
+        sizes = {name: array.shape[1:] for name, array in zip(names, arrays, strict=True)}
+        lowered = at_sizes(lowered, sizes)
     plan = build_plan(lowered.graph, statistics, config)
     if images is None:
         weights, sqnr = quantize_weights(lowered.graph, plan, statistics), {}
     else:
-        checked = _checked_images(images, lowered)
-        weights, sqnr = quantize_layer_by_layer(lowered, plan, checked, progress=progress)
+        weights, sqnr = quantize_layer_by_layer(lowered, plan, arrays, progress=progress)
     return QuantizedModel(
         plan=plan,
         weights=weights,
         report=build_report(lowered.graph, plan, weights, sqnr),
         _lowered=lowered,
     )
-
-
-def _checked_images(images: ArrayLike, lowered: LoweredModel) -> np.ndarray:
-    from tflite_ptq4.keras_side.calibration import check_images
-
-    array = np.asarray(images, dtype=np.float32)
-    check_images(array, lowered)
-    if not np.isfinite(array).all():
-        raise DataError(
-            "`images` must be finite. Received: NaN or Inf in "
-            f"{int((~np.isfinite(array)).any(axis=tuple(range(1, array.ndim))).sum())} of "
-            f"{len(array)} images. Check how they are prepared."
-        )
-    return array

@@ -7,3 +7,5 @@ TARGETS = ("float_simulated", "int8_container", "packed_int4")
 IO_TYPES = ("float32", "int8")
 
 LAYOUTS = ("fast", "smallest")
+
+METADATA_NAME = "tflite_ptq4"  # of the metadata entry of a file that says how it was made

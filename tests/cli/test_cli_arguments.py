@@ -30,6 +30,7 @@ def test_defaults_of_quantize() -> None:
     assert (arguments.resize, arguments.crop, arguments.plan, arguments.json) == (
         None, None, None, False,
     )  # fmt: skip
+    assert (arguments.input_size, arguments.dynamic_batch) == (None, False)
 
 
 def test_evaluate_takes_any_number_of_models_and_all_images() -> None:
@@ -67,6 +68,8 @@ def test_every_target_can_be_chosen(target: str) -> None:
         ([*QUANTIZE, "--samples", "1.5"], "must be a whole number above zero, got '1.5'"),
         ([*QUANTIZE, "--resize", "-3"], "--resize: must be a whole number above zero"),
         ([*QUANTIZE, "--crop", "big"], "--crop: must be a whole number above zero, got 'big'"),
+        ([*QUANTIZE, "--input-size", "224"], "--input-size: expected 2 arguments"),
+        ([*QUANTIZE, "--input-size", "8", "0"], "--input-size: must be a whole number above zero"),
         ([*QUANTIZE, "--mean", "1", "2"], "--mean must be one number or three"),
         ([*QUANTIZE, "--mean", "nan"], "--mean: must be numbers such as 127"),
         ([*QUANTIZE, "--std", "1,x,3"], "--std: must be numbers such as 127"),

@@ -13,7 +13,9 @@ from small_networks import float_dense, int8_conv
 
 from tflite_ptq4 import cli
 from tflite_ptq4.cli import main
-from tflite_ptq4.errors import DataError
+from tflite_ptq4.cli.evaluate import common_input_shapes
+from tflite_ptq4.errors import DataError, ModelError
+from tflite_ptq4.evaluation import RunnableModel
 
 KERNEL = np.array([[-7, 3, 5], [1, 0, -1]], np.int8).reshape(2, 1, 1, 3)
 
@@ -31,6 +33,40 @@ def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
     with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
         archive.writestr("config.json", "{}")
     return tmp_path
+
+
+def taking(name: str, **shapes: tuple[int | None, ...]) -> RunnableModel:
+    return RunnableModel(name, 1, shapes, 1, lambda images, progress: images[0])
+
+
+class TestCommonInputs:
+    def test_open_sides_are_closed_by_the_other_models(self) -> None:
+        models = [
+            taking("a", left=(None, None, 3), pose=(4,)),
+            taking("b", pose=(4,), left=(8, None, 3)),
+            taking("c", left=(None, 6, 3), pose=(4,)),
+        ]
+        found = common_input_shapes(models)
+        assert list(found.items()) == [("left", (8, 6, 3)), ("pose", (4,))]
+
+    def test_the_only_input_may_have_any_name(self) -> None:
+        models = [taking("a", image=(None, 4, 3)), taking("b", serving_default_x=(4, 4, 3))]
+        assert common_input_shapes(models) == {"image": (4, 4, 3)}
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"left": (8, 8, 3)},
+            {"left": (8, 8, 3), "pose": (5,)},
+            {"left": (8, 8), "pose": (4,)},
+            {"left": (8, 8, 3), "pose_1": (4,)},
+            {"left": (8, 8, 3), "pose": (4,), "more": (4,)},
+        ],
+    )
+    def test_other_inputs_are_refused(self, other: dict) -> None:
+        message = r"'a' takes 'left' of 8 x any x 3, 'pose' of 4, 'b' takes 'left' of 8 x 8"
+        with pytest.raises(ModelError, match=message):
+            common_input_shapes([taking("a", left=(8, None, 3), pose=(4,)), taking("b", **other)])
 
 
 class TestInspect:

@@ -9,9 +9,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
-from tflite_ptq4 import recipes
+from tflite_ptq4 import QuantizationConfig, calibrate, quantize_model, recipes
 from tflite_ptq4.cli import main
 from tflite_ptq4.file_inspection import inspect_file
 
@@ -150,17 +151,187 @@ def test_calibrate_gives_json(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert (result["images"], result["bytes"]) == (10, (folder / "s.npz").stat().st_size)
 
 
+def _of_any_size() -> keras.Model:
+    inputs = keras.Input((None, None, 3), name="image")
+    x = keras.layers.Conv2D(8, 3, activation="relu")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(4)(keras.layers.GlobalAveragePooling2D()(x)))
+
+
+def _input_of(path: str) -> dict:
+    (detail,) = Interpreter(model_path=path).get_input_details()
+    return detail
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "sentence"),
+    [
+        ([], [8, 8], "On the 10 calibration images, run in LiteRT: agreement"),
+        (["--input-size", "8", "8"], [8, 8], "On the 10 calibration images, run in LiteRT"),
+        (["--input-size", "6", "9"], [6, 9], "The images have another size than the file's input"),
+    ],
+)
+def test_a_model_of_any_size_gets_that_of_the_images_or_the_one_asked_for(
+    options: list[str],
+    size: list[int],
+    sentence: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _of_any_size().save(folder / "model.keras")
+    assert main([*QUANTIZE, *options]) == 0
+    assert sentence in capsys.readouterr().out
+    assert _input_of("out.tflite")["shape"].tolist() == [1, *size, 3]
+
+
+def test_statistics_alone_do_not_tell_the_size(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _of_any_size().save(folder / "model.keras")
+    assert main(["calibrate", "model.keras", "--output", "stats.npz", *IMAGES]) == 0
+    argv = ["quantize", "model.keras", "--statistics", "stats.npz", "--output", "out.tflite"]
+    capsys.readouterr()
+    assert main(argv) == 2
+    assert "input 'image' of any x any x 3, and no images" in capsys.readouterr().err
+    assert main([*argv, "--input-size", "8", "8", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["input_shapes"] == {"image": [8, 8, 3]}
+
+
+def test_a_dynamic_batch_is_there_when_asked_for(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, batch in (([], 1), (["--dynamic-batch"], -1)):
+        assert main([*QUANTIZE, *options, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["dynamic_batch"] == (batch == -1)
+        assert _input_of("out.tflite")["shape_signature"].tolist() == [batch, 8, 8, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--input-size", "9", "9"], "8 x 8 x 3. Received: 9 x 9 x 3. Leave the fixed sides"),
+        (["--dynamic-batch"], "Layer 'up' (Conv2DTranspose) must treat every image"),
+    ],
+)
+def test_a_file_that_cannot_be_is_a_sentence_and_no_output(
+    options: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = keras.Input((8, 8, 3))
+    up = keras.layers.Conv2DTranspose(3, 2, strides=2, name="up")
+    keras.Model(inputs, up(inputs)).save(folder / "model.keras")
+    assert main([*QUANTIZE, *options]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert not (folder / "out.tflite").exists()
+
+
+@pytest.fixture
+def two_inputs(folder: Path, rng: np.random.Generator) -> Path:
+    """In place of the model one of an image and a vector, and two.npz for it."""
+    view, pose = keras.Input((None, None, 3), name="view"), keras.Input((5,), name="pose")
+    mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(6, 3)(view))
+    both = keras.layers.Concatenate()([mean, keras.layers.Dense(6)(pose)])
+    keras.Model({"view": view, "pose": pose}, keras.layers.Dense(4)(both)).save("model.keras")
+    arrays = {"pose": rng.normal(size=(10, 5)), "view": rng.normal(size=(10, 8, 6, 3))}
+    np.savez(folder / "two.npz", **arrays, y=rng.integers(0, 4, 10))
+    return folder
+
+
+TWO = ["--calibration", "two.npz"]
+
+
+def test_a_model_of_several_inputs_takes_an_array_for_each(
+    two_inputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["quantize", "model.keras", "--output", "out.tflite"]
+    assert main([*argv, *TWO, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["on_calibration_images"]["images"] == 10
+    assert result["on_calibration_images"]["sqnr_db"] > 10
+    assert result["input_shapes"] == {"pose": [5], "view": [8, 6, 3]}
+    in_one_go = (two_inputs / "out.tflite").read_bytes()
+    arrays = dict(np.load("two.npz"))
+    images = {name: arrays[name] for name in ("view", "pose")}
+    model = keras.saving.load_model("model.keras")
+    config = QuantizationConfig.preset("w4a8")
+    ours = quantize_model(model, calibrate(model, images), config, images=images)
+    assert in_one_go == ours.to_tflite()
+    assert main(["calibrate", "model.keras", "--output", "stats.npz", *TWO]) == 0
+    assert main([*argv, *TWO, "--statistics", "stats.npz"]) == 0
+    assert (two_inputs / "out.tflite").read_bytes() == in_one_go
+    assert main([*argv, *TWO, "--input-size", "9", "9"]) == 0
+    assert "The images have another size" in capsys.readouterr().out
+
+
+def test_evaluate_takes_an_array_for_each_input(
+    two_inputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--output", "out.tflite", "--preset", "w8a8", "--io", "int8"]
+    assert main(["quantize", "model.keras", *options, *TWO]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "out.tflite", "model.keras", "--data", "two.npz", "--json"]) == 0
+    _, second = json.loads(capsys.readouterr().out)["models"]
+    assert second["sqnr_db"] > 20
+    arrays = dict(np.load("two.npz"))
+    answers = keras.saving.load_model("model.keras").predict(
+        {name: arrays[name] for name in ("view", "pose")}, verbose=0
+    )
+    assert second["top1"] == np.mean(answers.argmax(axis=-1) == arrays["y"])
+
+
+def _without_pose(folder: Path) -> None:
+    np.savez("two.npz", view=np.ones((2, 8, 8, 3)))
+
+
+def _of_other_lengths(folder: Path) -> None:
+    np.savez("two.npz", view=np.ones((2, 8, 8, 3)), pose=np.ones((3, 5)))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "argv", "message"),
+    [
+        (lambda folder: None, ["images.npz"], "input of the network (pose, view)"),
+        (_without_pose, ["two.npz"], "It holds: view."),
+        (_of_other_lengths, ["two.npz"], "3 for 'pose', 2 for 'view'"),
+        (lambda folder: _pictures(folder), ["pictures"], "has 2 (pose, view)"),
+        (lambda folder: None, ["two.npz", "--mean", "1"], "Received: --mean for the inputs pose"),
+        (lambda folder: None, ["two.npz", "--std", "1,2,3", "--crop", "4"], "--crop, --std for"),
+    ],
+    ids=["keys of one input", "missing", "lengths", "folder", "mean", "std and crop"],
+)
+@pytest.mark.parametrize("command", ["quantize", "calibrate", "evaluate"])
+def test_images_that_do_not_fit_several_inputs_are_a_sentence(
+    command: str,
+    prepare: Callable[[Path], None],
+    argv: list[str],
+    message: str,
+    two_inputs: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prepare(two_inputs)
+    options = ["--data"] if command == "evaluate" else ["--output", "out", "--calibration"]
+    assert main([command, "model.keras", *options, *argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+    assert not (two_inputs / "out").exists()
+
+
+def test_models_that_take_other_inputs_are_not_compared(
+    two_inputs: Path, model_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "model.keras", str(model_file), "--data", "two.npz"]) == 2
+    message = "'model.keras' takes 'pose' of 5, 'view' of any x any x 3, "
+    assert message in capsys.readouterr().err
+
+
 def _save(name: str, model: Callable[[], keras.Model]) -> Callable[[Path], None]:
     return lambda folder: model().save(folder / name)
 
 
 def _unsupported() -> keras.Model:
     return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.LayerNormalization()])
-
-
-def _two_inputs() -> keras.Model:
-    inputs = [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))]
-    return keras.Model(inputs, keras.layers.Add()(inputs))
 
 
 def _lambda() -> keras.Model:
@@ -208,7 +379,6 @@ def _empty_folder(folder: Path) -> None:
     ("prepare", "path", "message"),
     [
         (_save("model.keras", _unsupported), "images.npz", "layer"),
-        (_save("model.keras", _two_inputs), "images.npz", "one input"),
         (_save("model.keras", _lambda), "images.npz", "Lambda layer"),
         (_damaged, "images.npz", "not a whole Keras model"),
         (_nan_weights, "images.npz", "NaN"),
@@ -219,7 +389,6 @@ def _empty_folder(folder: Path) -> None:
     ],
     ids=[
         "unsupported",
-        "two inputs",
         "lambda",
         "damaged",
         "nan weights",

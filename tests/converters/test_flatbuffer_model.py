@@ -7,6 +7,7 @@ from flatbuffer_compare import assert_same_flatbuffer, unequal_fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from integer_reference import run_litert
+from runtimes import buffer_offsets
 from small_networks import float_dense, int8_conv
 
 from tflite_ptq4.converters.flatbuffer_model import parse, serialize
@@ -36,18 +37,6 @@ def test_serialize_gives_the_same_bytes_and_leaves_the_model_as_it_is() -> None:
     assert unequal_fields(model, parse(FILE)) == []
     assert serialize(model) == first
     assert serialize(parse(first)) == first
-
-
-def buffer_offsets(data: bytes) -> list[int]:
-    """Where in the file the data of each buffer that holds any begins."""
-    root = schema.Model.GetRootAs(data, 0)
-    found = []
-    for index in range(root.BuffersLength()):
-        buffer = root.Buffers(index)
-        if buffer.DataLength():
-            table = buffer._tab
-            found.append(table.Vector(table.Offset(4)))
-    return found
 
 
 def test_every_buffer_begins_at_a_multiple_of_16_bytes() -> None:

@@ -36,7 +36,7 @@ def test_finish_drops_what_nothing_refers_to(editor: GraphEditor) -> None:
     twin = editor.twin(3, "/float", TensorType.FLOAT32)
     editor.keep(editor.graph.operators[0])
     editor.append(BuiltinOperator.DEQUANTIZE, 2, [3], [twin])
-    editor.set_interface({"image": 0}, [("result", twin)], "a description")
+    editor.set_interface({"image": 0}, [("result", twin)])
     model = editor.finish()
     graph = model.subgraphs[0]
     names = [tensor.name for tensor in graph.tensors]
@@ -44,7 +44,6 @@ def test_finish_drops_what_nothing_refers_to(editor: GraphEditor) -> None:
     assert len(names) == 5
     assert len(model.buffers) == 3  # the empty one, kernel, bias
     assert [t.buffer for t in graph.tensors] == [0, 1, 2, 0, 0]
-    assert model.description == b"a description"
     (signature,) = model.signatureDefs
     assert [(e.name, e.tensorIndex) for e in signature.outputs] == [(b"result", graph.outputs[0])]
 
@@ -54,7 +53,7 @@ def test_operators_of_one_kind_and_version_share_their_code(editor: GraphEditor)
     editor.keep(editor.graph.operators[0])
     for version, twin in zip((2, 2, 3), twins, strict=True):
         editor.append(BuiltinOperator.DEQUANTIZE, version, [3], [twin])
-    editor.set_interface({"image": 0}, [(f"r{t}", t) for t in twins], "")
+    editor.set_interface({"image": 0}, [(f"r{t}", t) for t in twins])
     model = editor.finish()
     assert [o.opcodeIndex for o in model.subgraphs[0].operators] == [0, 1, 1, 2]
     assert [c.version for c in model.operatorCodes[1:]] == [2, 3]
@@ -64,5 +63,5 @@ def test_an_optional_input_that_is_absent_stays_absent(editor: GraphEditor) -> N
     operator = editor.graph.operators[0]
     operator.inputs = np.array([0, 1, -1], dtype=np.int32)
     editor.keep(operator)
-    editor.set_interface({"image": 0}, [("result", 3)], "")
+    editor.set_interface({"image": 0}, [("result", 3)])
     assert editor.finish().subgraphs[0].operators[0].inputs[2] == -1

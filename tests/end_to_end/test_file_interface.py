@@ -13,17 +13,13 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from exported_networks import CONFIGS, calibrate, export_model, exported
-from runtimes import interpreter, operator_names, outputs
+from runtimes import as_stored, interpreter, operator_names, outputs
+
+from tflite_ptq4 import QuantizationConfig
+from tflite_ptq4.file_inspection import inspect_file
 
 SUPPORT = Path(keras_networks.__file__).parent
 TARGETS = ["int8_container", "float_simulated"]
-
-
-def quantize(values: np.ndarray, detail: dict) -> np.ndarray:
-    """Float images as the integers of an input."""
-    scale, zero_point = detail["quantization"]
-    steps = np.rint(values * (np.float32(1) / np.float32(scale))) + zero_point
-    return np.clip(steps, -128, 127).astype(np.int8)
 
 
 @pytest.mark.parametrize("network", ["residual", "several_inputs", "several_outputs"])
@@ -35,7 +31,7 @@ def test_integer_ends_compute_what_float_ends_do(network: str, config: str) -> N
     inputs, results = ready.get_input_details(), ready.get_output_details()
     assert {detail["dtype"] for detail in (*inputs, *results)} == {np.int8}
     assert {d["dtype"] for d in interpreter(with_float).get_input_details()} == {np.float32}
-    coded = [quantize(x, detail) for x, detail in zip(made.images, inputs, strict=True)]
+    coded = [as_stored(x, detail) for x, detail in zip(made.images, inputs, strict=True)]
     for integers, real, detail in zip(
         outputs(with_int8, coded), outputs(with_float, made.images), results, strict=True
     ):
@@ -80,18 +76,39 @@ def test_the_description_says_what_made_the_file(target: str) -> None:
     assert model.version == 3
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("network", ["residual", "dense_after_flatten", "lambda_in_the_middle"])
-def test_every_buffer_is_aligned_to_16_bytes(network: str, target: str) -> None:
-    data = exported(network, "w4a8").file(target)
-    root = schema.Model.GetRootAs(data, 0)
-    offsets = []
-    for index in range(root.BuffersLength()):
-        buffer = root.Buffers(index)
-        if buffer.DataLength():
-            offsets.append(buffer._tab.Vector(buffer._tab.Offset(4)))
-    assert len(offsets) > 3
-    assert {offset % 16 for offset in offsets} == {0}
+@pytest.mark.parametrize("io", ["float32", "int8"])
+@pytest.mark.parametrize("network", ["several_inputs", "several_outputs"])
+def test_the_metadata_say_how_to_feed_the_file(network: str, io: str) -> None:
+    """Scale and zero point of each end, which a file of float32 ends keeps nowhere else."""
+    made = exported(network, "w4a8")
+    facts = inspect_file(made.file(io=io)).metadata["tflite_ptq4"]
+    assert QuantizationConfig.from_dict(facts["config"]) == made.quantized.plan.config
+    assert (facts["target"], facts["io"]) == ("int8_container", io)
+    ready = interpreter(made.file(io="int8"))
+    for key, details in (
+        ("inputs", ready.get_input_details()),
+        ("outputs", ready.get_output_details()),
+    ):
+        assert [(entry["scale"], entry["zero_point"]) for entry in facts[key]] == [
+            pytest.approx(detail["quantization"]) for detail in details
+        ]
+    signature = ready.get_signature_list()["serving_default"]
+    assert [entry["name"] for entry in facts["inputs"]] == signature["inputs"]
+    assert {entry["name"] for entry in facts["outputs"]} == set(signature["outputs"])
+
+
+@pytest.mark.parametrize(
+    ("config", "target", "layout", "oldest"),
+    [
+        ("w4a8", "int8_container", "fast", "2.3.0"),
+        ("w4a8", "packed_int4", "smallest", "2.14.0"),
+        ("w4a4_everywhere", "packed_int4", "fast", "2.19.0"),
+        ("w4a8", "float_simulated", "fast", "1.14.0"),
+    ],
+)
+def test_the_oldest_runtime(config: str, target: str, layout: str, oldest: str) -> None:
+    data = exported("separable", config).file(target, layout=layout)
+    assert inspect_file(data).metadata["min_runtime_version"] == oldest
 
 
 def digest(network: str, config: str, target: str) -> str:

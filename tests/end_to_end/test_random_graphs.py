@@ -12,16 +12,18 @@ from typing import Any
 import keras
 import numpy as np
 from exported_networks import CONFIGS, INTEGER_CONFIGS, calibrate, export_model
-from file_checks import excess_levels, reference_mismatches, steps_apart
+from file_checks import compare_with_reference, excess_levels, steps_apart
 from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
 from keras import layers
 from keras_networks import images_for, randomize_batch_norms
 
 from tflite_ptq4.errors import Ptq4Error
+from tflite_ptq4.targets import LAYOUTS
 
 EXAMPLES = int(os.environ.get("TFLITE_PTQ4_RANDOM_GRAPHS", "0"))
 IMAGES = 6
+INTEGER_TARGETS = (("int8_container", "fast"), *(("packed_int4", layout) for layout in LAYOUTS))
 LARGEST_SHARE_APART = 0.02
 ACTIVATIONS = st.sampled_from([None, "relu", "relu6"])
 CHANNELS = st.sampled_from([1, 2, 3, 5, 6, 7])
@@ -155,22 +157,18 @@ def test_a_random_network_matches_or_is_refused_with_a_reason(data: st.DataObjec
     images = images_for(model, IMAGES)
     try:
         made = export_model(model, images, calibrate(model, images), CONFIGS[config])
-        file = made.file()
+        made.file()
     except Ptq4Error as refusal:
         event(f"refused: {type(refusal).__name__}")
         assert len(str(refusal).split(". ")) >= 2  # what must hold, and what to do
         return
     event("exported")
-    try:
-        compared, differing = reference_mismatches(file, images, count=2)
-    except NotImplementedError as reason:
-        # A term that is zero throughout has the scale 1.0, and a sum with it leaves XNNPACK.
-        assert "scale ratio" in str(reason)
-        event("a sum of scales too far apart for XNNPACK")
-    else:
-        assert compared
-        assert differing == {}
-    assert excess_levels(file, made.quantized.plan, images) == []
+    for target, layout in INTEGER_TARGETS:
+        file = made.file(target, layout=layout)
+        found = compare_with_reference(file, images, count=2)
+        assert found.elements
+        assert found.differing == {}, (target, layout)
+        assert excess_levels(file, made.quantized.plan, images) == []
     for target in ("int8_container", "float_simulated"):
         for apart in steps_apart(made, target):
             assert np.mean(apart > 0.5) <= LARGEST_SHARE_APART, target

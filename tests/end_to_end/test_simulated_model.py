@@ -12,7 +12,6 @@ import keras
 import keras_networks
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 from exported_networks import CONFIGS, INTEGER_CONFIGS, Exported, exported
 from file_checks import steps_apart
 from runtimes import outputs
@@ -78,45 +77,6 @@ def test_the_weights_of_a_float_file_lie_on_their_grid(network: str, config: str
         assert np.isin(values, np.unique(grid.astype(np.float32))).all()
         largest = 2 ** (made.quantized.plan.layer(node.name).weight_bits - 1) - 1
         assert np.all(np.abs(weights.integers) <= along_outputs(node, largest))
-
-
-@pytest.mark.parametrize("network", ["residual", "batch_norm_after_conv", "dead_channels"])
-def test_each_channel_of_a_float_file_takes_its_planned_levels(network: str) -> None:
-    """Per-channel bits from an allocation, channels of 0 bits (one level) among them."""
-    made = exported(network, "paper_w4a4")
-    plan = made.quantized.plan
-    per_channel = [plan.tensors[name] for name in plan.per_channel_tensors]
-    assert per_channel
-    values = float_tensors_by_scale(made)
-    for tensor in per_channel:
-        found = values[tensor.scale.astype(np.float32).tobytes()]
-        for channel, bits in enumerate(tensor.bits):
-            assert len(np.unique(found[..., channel])) <= 2**bits
-
-
-def test_a_plan_does_hold_channels_of_no_bits() -> None:
-    bits = np.concatenate(
-        [t.bits for t in exported("dead_channels", "paper_w4a4").quantized.plan.tensors.values()]
-    )
-    assert 0 in bits
-    assert bits.max() > 4
-
-
-def float_tensors_by_scale(made: Exported) -> dict[bytes, np.ndarray]:
-    """What the last MUL of each rounding writes, by the bytes of its constant of scales."""
-    from runtimes import computed_tensors
-
-    data = made.file("float_simulated")
-    editor = GraphEditor(parse(data))
-    values = computed_tensors(data, made.images)
-    found = {}
-    for operator in editor.graph.operators:
-        if editor.builtin_code(operator) == schema.BuiltinOperator.MUL:
-            constant = editor.constant(int(operator.inputs[1]))
-            name = editor.tensors[int(operator.inputs[1])].name
-            if name.endswith(b"/scale"):
-                found[constant.tobytes()] = values[int(operator.outputs[0])]
-    return found
 
 
 @pytest.mark.parametrize("config", ["w4a4_signed4", "paper_w4a4"])

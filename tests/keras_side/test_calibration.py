@@ -552,11 +552,23 @@ def test_open_sides_take_any_image() -> None:
         calibrate(model, np.ones((1, 5, 9, 2), np.float32))
 
 
-def test_a_model_of_two_inputs_needs_the_callback() -> None:
-    inputs = [keras.Input((4, 4, 1), name="left"), keras.Input((4, 4, 1), name="right")]
-    model = keras.Model(inputs, layers.Conv2D(1, 1)(layers.Add()(inputs)))
-    with pytest.raises(DataError, match=r"2 inputs \(left, right\)"):
-        calibrate(model, np.zeros((1, 4, 4, 1), np.float32))
+def test_several_inputs_are_calibrated_as_the_callback_does(rng: np.random.Generator) -> None:
+    left, extra = keras.Input((4, 4, 2), name="left"), keras.Input((3,), name="extra")
+    mean = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3, name="conv")(left))
+    head = layers.Dense(2, name="head")(layers.Concatenate(name="both")([mean, extra]))
+    model = keras.Model({"left": left, "extra": extra}, head)
+    images = {"left": rng.integers(0, 9, (5, 4, 4, 2), np.uint8), "extra": rng.normal(size=(5, 3))}
+    exact = observed(model, images)
+    found = calibrate(model, images, batch_size=2)
+    assert (list(found), found.images) == (list(exact), 5)
+    for name in exact:
+        assert_close(found[name], exact[name], name)
+    assert_close(found["extra"], TensorStatistics.from_array(images["extra"]))
+    with pytest.raises(DataError, match=r"'extra', 3 per image\. Received: 2"):
+        calibrate(model, {**images, "extra": images["extra"][:, :2]})
+    images["extra"][3, 1] = np.inf
+    with pytest.raises(StatisticsError, match=r"batch 1 .*model input 'extra'"):
+        calibrate(model, images, batch_size=2)
 
 
 def test_layers_in_float_may_give_integers(rng: np.random.Generator) -> None:

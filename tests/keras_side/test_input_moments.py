@@ -8,9 +8,9 @@ import tensorflow as tf
 from tiny_graphs import weighted
 
 from tflite_ptq4.graph import Node
-from tflite_ptq4.keras_side import input_moments as module
+from tflite_ptq4.keras_side import input_patches
 from tflite_ptq4.keras_side.execution import linear
-from tflite_ptq4.keras_side.input_moments import input_moments
+from tflite_ptq4.keras_side.input_moments import ChannelMoments, input_moments
 from tflite_ptq4.kernel_layout import group_count, kernel_from_groups, kernel_groups
 
 LAYERS = {
@@ -80,7 +80,7 @@ def test_chunks_change_nothing(
     node = layer(name, rng)
     tensors = [[tf.constant(value)] for value in inputs_of(name, rng)]
     whole = input_moments(node, *tensors)
-    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(input_patches, "_CHUNK_ELEMENTS", 1)
     pieces = input_moments(node, *tensors)
     np.testing.assert_allclose(pieces.coded, whole.coded, atol=1e-5)
     np.testing.assert_allclose(pieces.cross, whole.cross, atol=1e-5)
@@ -96,8 +96,8 @@ def test_a_bounded_sample_is_a_regular_one(
     exact, coded = inputs_of(name, rng)
     x, z = read_rows(node, exact)[:, ::3], read_rows(node, coded)[:, ::3]
     for limit in ("MAXIMUM_ROWS", "DEPTHWISE_ROWS"):
-        monkeypatch.setattr(module, limit, x.shape[1])
-    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", chunk)
+        monkeypatch.setattr(input_patches, limit, x.shape[1])
+    monkeypatch.setattr(input_patches, "_CHUNK_ELEMENTS", chunk)
     found = input_moments(node, [tf.constant(exact)], [tf.constant(coded)])
     np.testing.assert_allclose(found.coded, centred(z, z), atol=2e-5)
     np.testing.assert_allclose(found.cross, centred(z, x), atol=2e-5)
@@ -124,7 +124,7 @@ def test_batches_change_nothing(rng: np.random.Generator) -> None:
 
 def test_channel_moments_of_uneven_batches(rng: np.random.Generator) -> None:
     values = rng.normal(3.0, 2.0, (7, 4, 5, 3)).astype(np.float32)
-    moments = module.ChannelMoments()
+    moments = ChannelMoments()
     for part in (values[:4], values[4:6], values[6:]):
         moments.add(tf.constant(part))
     np.testing.assert_allclose(moments.mean, values.mean(axis=(0, 1, 2)), rtol=1e-5)

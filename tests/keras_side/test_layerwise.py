@@ -12,6 +12,7 @@ from keras import layers
 from keras_networks import build, chain, images_for
 
 from tflite_ptq4 import LayerRule, QuantizationConfig
+from tflite_ptq4.keras_side import layerwise
 from tflite_ptq4.keras_side.calibration import calibrate
 from tflite_ptq4.keras_side.execution import activate, linear, run_node
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
@@ -40,7 +41,7 @@ def quantized(model: keras.Model, config: QuantizationConfig, count: int = 24) -
     (images,) = images_for(model, count)
     lowered = lower(model)
     plan = build_plan(lowered.graph, calibrate(model, images), config)
-    return Run(lowered, plan, images, *quantize_layer_by_layer(lowered, plan, images))
+    return Run(lowered, plan, images, *quantize_layer_by_layer(lowered, plan, (images,)))
 
 
 def both_networks(run: Run) -> tuple[dict[str, tuple], dict[str, tuple]]:
@@ -181,6 +182,35 @@ def test_the_reported_noise_is_that_of_every_output() -> None:
         assert reported == pytest.approx(expected, abs=0.01)
 
 
+def test_tensors_computed_anew_are_those_that_would_be_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Outputs three times as large as the inputs, with and without keeping them."""
+    model = chain(
+        layers.Conv2D(12, 1, activation="relu6"),
+        layers.DepthwiseConv2D(3, padding="same", activation="relu6"),
+        layers.Conv2D(4, 1),
+        layers.Conv2D(12, 1, activation="relu"),
+        layers.Conv2D(4, 3),
+    )
+    kept = quantized(model, EVERYTHING)
+    monkeypatch.setattr(layerwise, "LARGE_TENSOR", 1)
+    decide, decisions = layerwise._SideBySide._is_derived, []
+
+    def recorded(self, node, inputs) -> bool:
+        decisions.append(decide(self, node, inputs))
+        return decisions[-1]
+
+    monkeypatch.setattr(layerwise._SideBySide, "_is_derived", recorded)
+    anew = quantized(model, EVERYTHING)
+    assert decisions == [True, False, False, True, False]
+    assert anew.sqnr == kept.sqnr
+    for name, weights in kept.weights.items():
+        np.testing.assert_array_equal(anew.weights[name].integers, weights.integers)
+        np.testing.assert_array_equal(anew.weights[name].scale, weights.scale)
+        np.testing.assert_array_equal(anew.weights[name].bias, weights.bias)
+
+
 def test_where_nothing_errs_the_ratio_is_infinite() -> None:
     model = chain(
         layers.Conv2D(2, 1, name="kept"),
@@ -256,7 +286,7 @@ def test_progress_sees_every_operator_and_the_result_is_the_same_twice() -> None
             seen.append(node.name)
             yield node
 
-    weights, sqnr = quantize_layer_by_layer(run.lowered, run.plan, run.images, progress=progress)
+    weights, sqnr = quantize_layer_by_layer(run.lowered, run.plan, (run.images,), progress=progress)
     assert seen == [node.name for node in run.lowered.graph.nodes]
     assert sqnr == run.sqnr
     for name, expected in run.weights.items():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tflite_ptq4.errors import FileFormatError, ModelError
-from tflite_ptq4.keras_side.load_model import image_input_shape, load_model
+from tflite_ptq4.keras_side.load_model import image_input_shape, input_shapes, load_model
 
 
 def small_model() -> keras.Model:
@@ -109,3 +109,9 @@ def test_a_model_without_one_image_input_is_refused() -> None:
         image_input_shape(keras.Model(inputs, keras.layers.Add()(inputs)))
     with pytest.raises(ModelError, match="has 0"):
         image_input_shape(keras.Sequential([keras.layers.Conv2D(2, 3)]))
+
+
+def test_the_shapes_of_several_inputs_come_by_name() -> None:
+    inputs = [keras.Input((None, 2, 1), name="b"), keras.Input((3,), name="a")]
+    model = keras.Model(inputs, [keras.layers.Flatten()(inputs[1]), inputs[0]])
+    assert list(input_shapes(model).items()) == [("b", (None, 2, 1)), ("a", (3,))]

@@ -1,4 +1,4 @@
-"""The networks of `keras_networks`, calibrated, quantized and exported once per test session."""
+"""Every network of the tests, calibrated, quantized and exported once per test session."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from unittest import mock
 import keras
 import keras_networks
 import numpy as np
+import wider_networks  # noqa: F401 - it registers its networks
 
 from tflite_ptq4 import CalibrationCallback, QuantizationConfig, converters, quantize_model
 from tflite_ptq4.converters import ExportSource
 from tflite_ptq4.keras_side import float_tflite
 from tflite_ptq4.pipeline import QuantizedModel
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
+from tflite_ptq4.targets import LAYOUTS
 
 # Signed tensors have 8 bits in the 4-bit presets; with None they have 4, through two QUANTIZE.
 CONFIGS = {
@@ -28,6 +30,22 @@ CONFIGS = {
     "paper_w4a4": QuantizationConfig.preset("paper_w4a4"),
 }
 INTEGER_CONFIGS = tuple(name for name in CONFIGS if name != "paper_w4a4")
+
+# What is packed depends on the bits of the weights alone; the presets leave some layers at 8.
+_FOUR_BITS_EVERYWHERE = QuantizationConfig.preset(
+    "w4a4",
+    signed_activation_bits=None,
+    first_layer_bits=None,
+    last_layer_bits=None,
+    depthwise_weight_bits=None,
+)
+PACKED_CONFIGS = {"w4a8": CONFIGS["w4a8"], "w4a4_everywhere": _FOUR_BITS_EVERYWHERE}
+
+# Every kind of integer file: (config, target, layout).
+INTEGER_FILES = [
+    *((config, "int8_container", "fast") for config in (*INTEGER_CONFIGS, "w4a4_everywhere")),
+    *((config, "packed_int4", layout) for config in PACKED_CONFIGS for layout in LAYOUTS),
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +63,18 @@ class Exported:
     quantized: QuantizedModel
 
     @cached_property
-    def _files(self) -> dict[tuple[str, str], bytes]:
+    def _files(self) -> dict[tuple[str, str, str], bytes]:
         return {}
 
-    def file(self, target: str = "int8_container", io: str = "float32") -> bytes:
+    def file(
+        self, target: str = "int8_container", io: str = "float32", layout: str = "fast"
+    ) -> bytes:
         """The file of a target, written once."""
-        if (target, io) not in self._files:
+        key = (target, io, layout)
+        if key not in self._files:
             with _one_conversion_per_model():
-                self._files[target, io] = self.quantized.to_tflite(target=target, io=io)
-        return self._files[target, io]
+                self._files[key] = self.quantized.to_tflite(target=target, io=io, layout=layout)
+        return self._files[key]
 
     @cached_property
     def simulated_outputs(self) -> list[np.ndarray]:
@@ -75,9 +96,9 @@ class Exported:
 
 @cache
 def exported(network: str, config: str) -> Exported:
-    """A network quantized by a config of `CONFIGS`."""
+    """A network quantized by a config of `CONFIGS` or `PACKED_CONFIGS`."""
     model, images, statistics = _calibrated(network)
-    return export_model(model, images, statistics, CONFIGS[config])
+    return export_model(model, images, statistics, {**CONFIGS, **PACKED_CONFIGS}[config])
 
 
 def export_model(
@@ -86,9 +107,8 @@ def export_model(
     statistics: CalibrationStatistics,
     config: QuantizationConfig,
 ) -> Exported:
-    """A calibrated model quantized; the corrections that run images take one input only."""
-    single = images[0] if len(images) == 1 else None
-    return Exported(model, images, quantize_model(model, statistics, config, images=single))
+    """A calibrated model quantized."""
+    return Exported(model, images, quantize_model(model, statistics, config, images=images))
 
 
 def calibrate(model: keras.Model, images: list[np.ndarray]) -> CalibrationStatistics:
@@ -114,10 +134,10 @@ _convert = float_tflite.to_float_tflite
 def _one_conversion_per_model() -> Iterator[None]:
     """While it lasts, TFLiteConverter runs once for all configs of one model, which share it."""
 
-    def convert_once(lowered):
-        key = f"{lowered.graph.fingerprint} {lowered.graph.shapes}"
+    def convert_once(lowered, input_shapes, replaced):
+        key = f"{lowered.graph.fingerprint} {input_shapes} {sorted(replaced)}"
         if key not in _float_files:
-            _float_files[key] = _convert(lowered)
+            _float_files[key] = _convert(lowered, input_shapes, replaced)
         return _float_files[key]
 
     with mock.patch.object(float_tflite, "to_float_tflite", convert_once):

@@ -16,23 +16,25 @@ from keras import layers
 IMAGES = 12
 
 NETWORKS: dict[str, Callable[[], keras.Model]] = {}
+WIDER_NETWORKS: dict[str, Callable[[], keras.Model]] = {}  # filled by `wider_networks`
 # What holds of a network by design, and is worth a test of its own.
 WITH_FLOAT_LAYERS: set[str] = set()
 FULLY_IN_XNNPACK: set[str] = set()
 
 
 def network(
-    *, float_layers: bool = False, xnnpack: bool = False
+    *, float_layers: bool = False, xnnpack: bool = False, wider: bool = False
 ) -> Callable[[Callable[[], keras.Model]], Callable[[], keras.Model]]:
     """Register a function that builds a network.
 
     Args:
         float_layers: some layer of it has no integer form.
         xnnpack: every operator of its integer file has an XNNPACK kernel.
+        wider: it has operators beyond those of plain classifiers.
     """
 
     def register(build: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
-        NETWORKS[build.__name__] = build
+        (WIDER_NETWORKS if wider else NETWORKS)[build.__name__] = build
         if float_layers:
             WITH_FLOAT_LAYERS.add(build.__name__)
         if xnnpack:
@@ -46,7 +48,7 @@ def build(name: str) -> keras.Model:
     """The network of that name."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(zlib.crc32(name.encode()))
-    model = NETWORKS[name]()
+    model = {**NETWORKS, **WIDER_NETWORKS}[name]()
     randomize_batch_norms(model)
     return model
 

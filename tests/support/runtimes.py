@@ -9,20 +9,33 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from integer_reference import expose_all_tensors
 
-RUNTIMES = ("litert", "tensorflow")
+# Both interpreters with their XNNPACK default, and LiteRT with its portable kernels instead.
+RUNTIMES = ("litert", "tensorflow", "litert_reference")
 
 
 def interpreter(data: bytes, runtime: str = "litert") -> Any:
-    """An interpreter of one of `RUNTIMES`, with its XNNPACK default, ready to run."""
-    if runtime == "litert":
-        from ai_edge_litert.interpreter import Interpreter
-    else:
+    """An interpreter of one of `RUNTIMES`, ready to run."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    options: dict[str, Any] = {"num_threads": 1}
+    if runtime == "tensorflow":
         from tensorflow import lite
 
         Interpreter = lite.Interpreter
-    ready = Interpreter(model_content=data, num_threads=1)
+    elif runtime == "litert_reference":
+        options["experimental_op_resolver_type"] = OpResolverType.BUILTIN_REF
+    ready = Interpreter(model_content=data, **options)
     ready.allocate_tensors()
     return ready
+
+
+def as_stored(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    """Float images as an input takes them: quantized, where it is one of integers."""
+    if detail["dtype"] != np.int8:
+        return values
+    scale, zero_point = detail["quantization"]
+    steps = np.rint(values * (np.float32(1) / np.float32(scale))) + zero_point
+    return np.clip(steps, -128, 127).astype(np.int8)
 
 
 def outputs(data: bytes, images: Sequence[np.ndarray], runtime: str = "litert") -> list[np.ndarray]:
@@ -103,3 +116,10 @@ def operator_names(data: bytes) -> list[str]:
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if name[0] != "_"}
     codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     return [names[codes[operator.opcodeIndex]] for operator in model.subgraphs[0].operators]
+
+
+def buffer_offsets(data: bytes) -> list[int]:
+    """Where in the file the data of each buffer that holds any begins."""
+    root = schema.Model.GetRootAs(data, 0)
+    buffers = [root.Buffers(index) for index in range(root.BuffersLength())]
+    return [buffer._tab.Vector(buffer._tab.Offset(4)) for buffer in buffers if buffer.DataLength()]

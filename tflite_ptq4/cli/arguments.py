@@ -101,6 +101,18 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
         default=LAYOUTS[0],
         help="of packed_int4: INT4 weights where they are accelerated, or wherever they load",
     )
+    parser.add_argument(
+        "--input-size",
+        type=positive_integer,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="size of the file's images, for a model that takes any size (the images' size)",
+    )
+    parser.add_argument(
+        "--dynamic-batch",
+        action="store_true",
+        help="let the file take any number of images at a time, by resizing its inputs",
+    )
     _path(parser, "--plan", "PLAN.json", "also write the plan, layer by layer")
     _image_preparation(parser, samples=DEFAULT_SAMPLES)
 
@@ -131,7 +143,10 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE.tflite")
 
 
-_IMAGES_HELP = "an .npz or .npy of images (key x, labels y), or a folder of pictures"
+_IMAGES_HELP = (
+    "an .npz or .npy of images (key x, labels y), or a folder of pictures; for several inputs an "
+    ".npz with an array for each, under its name"
+)
 
 
 def _model(parser: argparse.ArgumentParser) -> None:

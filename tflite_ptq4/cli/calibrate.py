@@ -8,7 +8,7 @@ from functools import partial
 from tflite_ptq4.cli.console import message, print_json, results_only_on_stdout
 from tflite_ptq4.cli.files import check_images, check_output, images_from
 from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow
-from tflite_ptq4.keras_side.load_model import check_model_file, image_input_shape, load_model
+from tflite_ptq4.keras_side.load_model import check_model_file, input_shapes, load_model
 from tflite_ptq4.progress import track
 
 
@@ -21,10 +21,11 @@ def run(arguments: argparse.Namespace) -> None:
     with results_only_on_stdout():
         import_tensorflow()
         model = load_model(arguments.model)
-        images = images_from(arguments.calibration, arguments, image_input_shape(model))
+        shapes = input_shapes(model)
+        images = images_from(arguments.calibration, arguments, shapes).named(shapes)
         from tflite_ptq4.keras_side.calibration import calibrate
 
-        statistics = calibrate(model, images.images, progress=partial(track, "Calibrating"))
+        statistics = calibrate(model, images, progress=partial(track, "Calibrating"))
     statistics.save(arguments.output)
     size = arguments.output.stat().st_size
     if arguments.json:

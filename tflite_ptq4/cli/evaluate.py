@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from tflite_ptq4.cli.console import (
@@ -25,6 +26,7 @@ from tflite_ptq4.evaluation import (
     read_model_file,
     tflite_model,
 )
+from tflite_ptq4.input_shapes import Shape, size_text
 from tflite_ptq4.keras_side.load_model import check_model_file, load_model
 from tflite_ptq4.progress import track
 
@@ -37,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
             check_model_file(path)
     with results_only_on_stdout():
         models = [_runnable(path, arguments.threads) for path in arguments.models]
-        images = images_from(arguments.data, arguments, common_input_shape(models))
+        images = images_from(arguments.data, arguments, common_input_shapes(models))
         for model in models:
             if model.outputs > 1:
                 message(f"{model.name} has {model.outputs} outputs; its first is measured.")
@@ -56,24 +58,45 @@ def run(arguments: argparse.Namespace) -> None:
         _print_rows(f"{len(images)} images of {arguments.data}", rows)
 
 
-def common_input_shape(models: list[RunnableModel]) -> tuple[int | None, ...]:
-    """Return the (H, W, C) that all models take, None where any length will do.
+def common_input_shapes(models: Sequence[RunnableModel]) -> dict[str, Shape]:
+    """Return the shapes that all models take, None where any length will do.
+
+    Of models of one input it is the same one, whatever they call it; several are told by name.
+
+    Returns:
+        For each input of the first model, in its order, the shape without the batch axis.
 
     Raises:
-        ModelError: two models take images of different shapes.
+        ModelError: two models take other inputs, or images of different shapes.
     """
-    shape = list(models[0].input_shape)
-    for model in models[1:]:
-        other = model.input_shape
-        if len(other) != len(shape) or any(
-            None not in (a, b) and a != b for a, b in zip(shape, other, strict=True)
-        ):
+    first, *others = models
+    shapes = dict(first.input_shapes)
+    for model in others:
+        taken = model.input_shapes
+        if len(taken) == len(shapes) == 1:
+            taken = dict(zip(shapes, taken.values(), strict=True))
+        found = {name: _agreed(shape, taken.get(name)) for name, shape in shapes.items()}
+        if taken.keys() != shapes.keys() or None in found.values():
             raise ModelError(
-                "Models that are compared must take the same images: "
-                f"{models[0].name!r} takes {models[0].input_shape}, {model.name!r} takes {other}."
+                f"Models that are compared must take the same images: {first.name!r} takes "
+                f"{_text(first)}, {model.name!r} takes {_text(model)}."
             )
-        shape = [b if a is None else a for a, b in zip(shape, other, strict=True)]
-    return tuple(shape)
+        shapes = found
+    return shapes
+
+
+def _agreed(shape: Shape, other: Shape | None) -> Shape | None:
+    """The shape that fits both, None where none does."""
+    if other is None or len(other) != len(shape):
+        return None
+    sides = list(zip(shape, other, strict=True))
+    if any(None not in pair and pair[0] != pair[1] for pair in sides):
+        return None
+    return tuple(b if a is None else a for a, b in sides)
+
+
+def _text(model: RunnableModel) -> str:
+    return ", ".join(f"{name!r} of {size_text(s)}" for name, s in model.input_shapes.items())
 
 
 def _is_tflite(path: Path) -> bool:

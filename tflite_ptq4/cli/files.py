@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tflite_ptq4.errors import DataError, OutputError
-from tflite_ptq4.image_data import ImageSet, load_images
+from tflite_ptq4.image_data import ImageSet, load_images, load_inputs
+from tflite_ptq4.input_shapes import Shape
+
+# What the arguments are where they are not given.
+_UNPREPARED = {"resize": None, "crop": None, "mean": 0.0, "std": 1.0}
 
 
 def check_output(output: Path, *, inputs: Iterable[Path | None] = ()) -> None:
@@ -39,15 +43,27 @@ def check_images(path: Path) -> None:
 
 
 def images_from(
-    path: Path, arguments: argparse.Namespace, input_shape: tuple[int | None, ...]
+    path: Path, arguments: argparse.Namespace, input_shapes: Mapping[str, Shape]
 ) -> ImageSet:
-    """Read the images of a command, prepared as its arguments say."""
-    return load_images(
-        path,
-        samples=arguments.samples,
-        resize=arguments.resize,
-        crop=arguments.crop,
-        mean=arguments.mean,
-        std=arguments.std,
-        input_shape=input_shape,
-    )
+    """Read the images of a command, prepared as its arguments say.
+
+    Args:
+        path: the file or folder.
+        arguments: of the command.
+        input_shapes: for each input of the model its shape without the batch axis.
+
+    Raises:
+        DataError: they cannot be read, or do not fit the model.
+    """
+    preparation = {name: getattr(arguments, name) for name in _UNPREPARED}
+    if len(input_shapes) == 1:
+        (shape,) = input_shapes.values()
+        return load_images(path, samples=arguments.samples, input_shape=shape, **preparation)
+    asked = [f"--{name}" for name, value in preparation.items() if value != _UNPREPARED[name]]
+    if asked:
+        raise DataError(
+            "--resize, --crop, --mean and --std prepare the images of a model of one input. "
+            f"Received: {', '.join(asked)} for the inputs {', '.join(input_shapes)}. Save each "
+            "array as the model expects it."
+        )
+    return load_inputs(path, input_shapes, samples=arguments.samples)

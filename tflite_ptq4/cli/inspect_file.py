@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tflite_ptq4.cli.console import number, print_json, print_table
 from tflite_ptq4.evaluation import read_model_file
@@ -28,6 +31,8 @@ def _print_report(path: Path, report: FileReport) -> None:
             for kind, size in report.bytes_by_kind.items()
         ],
     )
+    if report.metadata:
+        print_table("metadata", ("entry", "value"), list(_metadata_rows(report.metadata)))
     for title, counts in (("operators", report.operators), ("tensor types", report.tensor_types)):
         print_table(title, ("name", "count"), [(name, str(n)) for name, n in counts.items()])
     if report.weights:
@@ -42,6 +47,15 @@ def _print_report(path: Path, report: FileReport) -> None:
         ("name", "operator", "type", "shape", "scale", "zero point", "levels"),
         [_activation_row(activation) for activation in report.activations],
     )
+
+
+def _metadata_rows(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """One row for each entry, and for each value of an entry that holds several."""
+    for name, value in metadata.items():
+        values = value.items() if isinstance(value, dict) else [("", value)]
+        for key, item in values:
+            text = item if isinstance(item, str) else json.dumps(item)
+            yield f"{name} {key}".rstrip(), text
 
 
 def _weight_row(weight: WeightTensor) -> tuple[str, ...]:

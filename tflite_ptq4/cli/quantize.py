@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,9 @@ from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ConfigError, TargetError
 from tflite_ptq4.evaluation import EvaluationRow, evaluate_models, keras_model, tflite_model
 from tflite_ptq4.image_data import ImageSet
-from tflite_ptq4.keras_side.load_model import check_model_file, image_input_shape, load_model
+from tflite_ptq4.input_arrays import Images
+from tflite_ptq4.input_shapes import Shape, fixed_input_shapes
+from tflite_ptq4.keras_side.load_model import check_model_file, input_shapes, load_model
 from tflite_ptq4.progress import track
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 
@@ -36,11 +39,14 @@ def run(arguments: argparse.Namespace) -> None:
     with results_only_on_stdout():
         import_tensorflow()
         model = load_model(arguments.model)
-        images = None
+        own = input_shapes(model)
+        images = given = None
         if arguments.calibration is not None:
-            images = images_from(arguments.calibration, arguments, image_input_shape(model))
+            images = images_from(arguments.calibration, arguments, own)
+            given = images.named(own)
+        fixed = _fixed_shapes(arguments, own, given)
         if statistics is None:
-            statistics = _calibrated(model, images)
+            statistics = _calibrated(model, given)
         from tflite_ptq4.pipeline import quantize_model
 
         if images is None and config.needs_images:
@@ -49,14 +55,22 @@ def run(arguments: argparse.Namespace) -> None:
             model,
             statistics,
             config,
-            images=None if images is None else images.images[:],
+            images=given,
             progress=partial(track, "Quantizing"),
         )
         message(f"Quantized: {quantized.report.config}")
         with native_stderr_held_back():
-            content = quantized.to_tflite(target=target, io=arguments.io, layout=arguments.layout)
-        comparison = None
-        if images is not None:
+            content = quantized.to_tflite(
+                target=target,
+                io=arguments.io,
+                layout=arguments.layout,
+                input_shapes=fixed,
+                dynamic_batch=arguments.dynamic_batch,
+            )
+        comparison, not_compared = None, "No images were given"
+        if given is not None and any(given[name].shape[1:] != fixed[name] for name in own):
+            not_compared = "The images have another size than the file's input"
+        elif images is not None:
             comparison = _compared(model, arguments.model, content, arguments.output, images)
         write_bytes(arguments.output, content)
         if arguments.plan is not None:
@@ -68,6 +82,8 @@ def run(arguments: argparse.Namespace) -> None:
         "target": target,
         "io": arguments.io,
         "layout": arguments.layout if target == "packed_int4" else None,
+        "input_shapes": fixed,
+        "dynamic_batch": arguments.dynamic_batch,
         "plan": None if arguments.plan is None else str(arguments.plan),
         "report": quantized.report.to_dict(),
         "on_calibration_images": comparison,
@@ -77,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
         print_json(result)
     else:
         print(quantized.report.render())
-        _print_result(result, arguments.model)
+        _print_result(result, arguments.model, not_compared)
 
 
 def _config(arguments: argparse.Namespace) -> QuantizationConfig:
@@ -126,10 +142,22 @@ def _checked_inputs(
     )
 
 
-def _calibrated(model: keras.Model, images: ImageSet | None) -> CalibrationStatistics:
+def _fixed_shapes(
+    arguments: argparse.Namespace, own: Mapping[str, Shape], images: Mapping[str, Images] | None
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each input in the file, or refuse one before any long work."""
+    known = own if images is None else {name: images[name].shape[1:] for name in own}
+    asked = None
+    if arguments.input_size is not None:
+        to_change = [name for name, shape in own.items() if None in shape] or list(own)
+        asked = {name: (*arguments.input_size, *own[name][2:]) for name in to_change}
+    return fixed_input_shapes(own, known, asked)
+
+
+def _calibrated(model: keras.Model, images: Mapping[str, Images] | None) -> CalibrationStatistics:
     from tflite_ptq4.keras_side.calibration import calibrate
 
-    return calibrate(model, images.images, progress=partial(track, "Calibrating"))
+    return calibrate(model, images, progress=partial(track, "Calibrating"))
 
 
 def _left_out(config: QuantizationConfig) -> str:
@@ -157,7 +185,7 @@ def _compared(
     return {"images": len(images), "agreement": row.agreement, "sqnr_db": row.sqnr_db}
 
 
-def _print_result(result: dict[str, Any], model: Path) -> None:
+def _print_result(result: dict[str, Any], model: Path, not_compared: str) -> None:
     print(
         f"Wrote {result['output']}: {result['bytes']:,} bytes, target {result['target']}, "
         f"{result['io']} input and output ({model}: {result['float_model_bytes']:,} bytes)."
@@ -166,7 +194,7 @@ def _print_result(result: dict[str, Any], model: Path) -> None:
         print(f"Wrote {result['plan']}: the plan.")
     comparison = result["on_calibration_images"]
     if comparison is None:
-        print("No images were given, so the file was not compared with the float model.")
+        print(f"{not_compared}, so the file was not compared with the float model.")
     else:
         print(
             f"On the {comparison['images']} calibration images, run in LiteRT: agreement with the "

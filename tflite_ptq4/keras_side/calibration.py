@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tflite_ptq4.errors import DataError, StatisticsError
+from tflite_ptq4.errors import StatisticsError
+from tflite_ptq4.keras_side import image_batches
 from tflite_ptq4.keras_side.execution import run_primitives
 from tflite_ptq4.keras_side.lowering import LoweredModel, lower, require_quantizable
 from tflite_ptq4.keras_side.observation import TensorAccumulator
@@ -206,17 +207,18 @@ def observed_tensors(lowered: LoweredModel) -> tuple[str, ...]:
 
 def calibrate(
     model: keras.Model,
-    images: np.ndarray,
+    images: object,
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     progress: Callable | None = None,
 ) -> CalibrationStatistics:
-    """Gather calibration statistics from an array of images, keeping no output.
+    """Gather calibration statistics from arrays of images, keeping no output.
 
     Args:
-        model: a built functional or Sequential Keras 3 model of one input; it is not changed.
-        images: float32 [n, ...], prepared as the model expects them.
-        batch_size: images at a time.
+        model: a built functional or Sequential Keras 3 model; it is not changed.
+        images: [n, ...], prepared as the model expects them; of a model of several inputs a list of
+            such arrays, or a dict by name, as for `model.predict`.
+        batch_size: images at a time; where None, few enough that a batch takes little memory.
         progress: wraps the list of batches and shows how far it is; None shows nothing.
 
     Returns:
@@ -224,43 +226,17 @@ def calibrate(
 
     Raises:
         ModelError: the model has no symbolic graph, or nothing in it can be quantized.
-        DataError: there is no image, or the images do not have the shape of the model's input.
+        DataError: there is no image, or the images do not fit the model's inputs.
         StatisticsError: an image or an activation holds NaN or Inf.
     """
     callback = CalibrationCallback(model)
-    check_images(images, callback.lowered)
-    starts = list(range(0, len(images), batch_size))
+    arrays = callback.lowered.trace.unpack(images)
+    if batch_size is None:
+        shapes = callback.lowered.graph.shapes.values()
+        batch_size = image_batches.batch_size([*(array.shape for array in arrays), *shapes])
+    starts = list(range(0, len(arrays[0]), batch_size))
     for batch, start in enumerate(progress(starts) if progress else starts):
-        callback.observe(tf.constant(images[start : start + batch_size], tf.float32))
+        parts = [np.asarray(array[start : start + batch_size], np.float32) for array in arrays]
+        callback.observe(*map(tf.constant, parts))
         callback.raise_if_not_finite(batch)
     return callback.statistics
-
-
-def check_images(images: np.ndarray, lowered: LoweredModel) -> None:
-    """Refuse images that the model cannot take.
-
-    Raises:
-        DataError: there is no image, the model has several inputs, or the shape does not fit.
-    """
-    shapes = lowered.trace.input_shapes
-    if len(shapes) != 1:
-        raise DataError(
-            f"`images` is one array and fits a model of one input. Received: a model with "
-            f"{len(shapes)} inputs ({', '.join(lowered.trace.inputs)}). Gather its statistics with "
-            "CalibrationCallback and model.predict."
-        )
-    if len(images) == 0:
-        raise DataError("`images` must hold at least one image. Received: none.")
-    expected, received = shapes[0][1:], tuple(np.shape(images)[1:])
-    fits = len(expected) == len(received) and all(
-        want in (None, have) for want, have in zip(expected, received, strict=True)
-    )
-    if not fits:
-        raise DataError(
-            f"`images` must have the shape of the model's input, {_shown(expected)} per image. "
-            f"Received: {_shown(received)}. Resize or crop the images."
-        )
-
-
-def _shown(shape: tuple[int | None, ...]) -> str:
-    return " x ".join("any" if size is None else str(size) for size in shape)

@@ -3,13 +3,18 @@
 Lowering and fusion are TFLiteConverter's work, one operator of the graph at a time: all of them go
 into one conversion, but each reads inputs of its own. So nothing is optimised across operators, and
 the file's signature says which of its tensors is which; names in the file are unreliable.
+
+Large kernels that are quantized, and so replaced in every target, are not converted: one number
+stands in for all of a kernel's weights. TensorFlow keeps such a constant as a single number, where
+the weights would be copied ten times on their way, which took most of the memory and of the time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import keras
@@ -17,8 +22,12 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_ptq4.errors import ModelError
-from tflite_ptq4.keras_side.execution import run_graph, run_node
+from tflite_ptq4.graph import LayerGraph, Node
+from tflite_ptq4.keras_side.execution import run_node
 from tflite_ptq4.keras_side.lowering import LoweredModel
+from tflite_ptq4.keras_side.tensor_specs import tensor_specs
+
+LARGE_KERNEL = 1 << 14  # weights; smaller kernels are converted as they are
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +41,7 @@ class FloatFile:
         written_keys: for each tensor that an operator writes its key among the outputs.
         input_names: for each input of the graph the name that the user knows it by.
         output_names: the same for each output, in the order of the graph's outputs.
+        stand_ins: for each layer whose kernel is not in the file the number that fills its place.
     """
 
     data: bytes
@@ -39,23 +49,35 @@ class FloatFile:
     written_keys: Mapping[str, str]
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
+    stand_ins: Mapping[str, float]
 
 
-def to_float_tflite(lowered: LoweredModel) -> FloatFile:
+def to_float_tflite(
+    lowered: LoweredModel,
+    input_shapes: Mapping[str, tuple[int, ...]],
+    replaced: Collection[str],
+) -> FloatFile:
     """Convert the operators of the folded float graph, with a batch of one.
 
     Args:
         lowered: the model.
+        input_shapes: for each input of the graph its shape without the batch axis.
+        replaced: the layers whose weights every target replaces.
 
     Returns:
         The file, with a signature key for each tensor.
 
     Raises:
-        ModelError: a spatial size is not fixed, or TensorFlow's converter refuses an operator.
+        ModelError: a layer cannot compute at these sizes, or TensorFlow's converter refuses an
+            operator.
     """
     graph = lowered.graph
     held = _variables_in_float(lowered)
-    specs = _tensor_specs(lowered, held)
+    stand_ins = _stand_ins(graph, replaced)
+    specs = {
+        name: tf.TensorSpec(spec.shape, spec.dtype, name=f"r{position:05d}")
+        for position, (name, spec) in enumerate(tensor_specs(lowered, input_shapes).items())
+    }
     read = [name for name in graph.tensors if name in graph.inputs or graph.consumers[name]]
     read_keys = {name: specs[name].name for name in read}
     written_keys = {
@@ -70,14 +92,17 @@ def to_float_tflite(lowered: LoweredModel) -> FloatFile:
         with _as_constants(held):
             for node in graph.nodes:
                 arguments = [values[name] for name in node.inputs]
+                if node.name in replaced:
+                    node = _with_stand_ins(node, stand_ins.get(node.name))
                 results = run_node(node, lowered.runs.get(node.name), arguments)
                 found.update(
                     {written_keys[n]: r for n, r in zip(node.outputs, results, strict=True)}
                 )
         return found
 
+    # The function holds all that it needs; saving the model beside it can fail at open sizes.
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [operators.get_concrete_function()], trackable_obj=lowered.model
+        [operators.get_concrete_function()], trackable_obj=tf.Module()
     )
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     try:
@@ -96,27 +121,26 @@ def to_float_tflite(lowered: LoweredModel) -> FloatFile:
         written_keys=written_keys,
         input_names=graph.inputs,
         output_names=_output_names(lowered),
+        stand_ins=stand_ins,
     )
 
 
-def _tensor_specs(lowered: LoweredModel, held: list) -> dict[str, tf.TensorSpec]:
-    """Shape and type of every tensor for a batch of one."""
-    graph = lowered.graph
-    inputs = [tf.TensorSpec(_fixed(name, graph.shapes[name]), tf.float32) for name in graph.inputs]
-    found: dict[str, tf.Tensor] = {}
+def _with_stand_ins(node: Node, kernel: float | None) -> Node:
+    """A layer whose weights will be replaced, as it is converted."""
+    if not node.bias.any():
+        # Without a bias, the converter fuses no activation into a transposed convolution.
+        node = dataclasses.replace(node, bias=np.ones_like(node.bias))
+    if kernel is None:
+        return node
+    return dataclasses.replace(node, kernel=tf.constant(kernel, shape=node.kernel.shape))
 
-    @tf.function(input_signature=inputs, autograph=False)
-    def forward(*tensors):
-        named = dict(zip(graph.inputs, tensors, strict=True))
-        found.update(named)
-        with _as_constants(held):
-            for node, _, results in run_graph(lowered, named):
-                found.update(zip(node.outputs, results, strict=True))
 
-    forward.get_concrete_function()
+def _stand_ins(graph: LayerGraph, replaced: Collection[str]) -> dict[str, float]:
+    """A number of its own for each large kernel, so that no two constants are the same."""
     return {
-        name: tf.TensorSpec(found[name].shape, found[name].dtype, name=f"r{position:05d}")
-        for position, name in enumerate(graph.tensors)
+        node.name: float(position)
+        for position, node in enumerate(graph.nodes, start=1)
+        if node.name in replaced and node.kernel.size >= LARGE_KERNEL
     }
 
 
@@ -127,15 +151,6 @@ def _output_names(lowered: LoweredModel) -> tuple[str, ...]:
         return tuple(by_position[position] for position in range(len(by_position)))
     count = len(lowered.graph.outputs)
     return tuple(f"output_{position}" for position in range(count))
-
-
-def _fixed(name: str, shape: tuple[int | None, ...]) -> tuple[int, ...]:
-    if None in shape[1:]:
-        raise ModelError(
-            f"The size of every input must be fixed for the export. Received: input {name!r} of "
-            f"shape {shape}. Build the model on keras.Input of a fixed size and copy the weights."
-        )
-    return (1, *shape[1:])
 
 
 def _variables_in_float(lowered: LoweredModel) -> list[tuple[keras.Variable, np.ndarray]]:

@@ -1,7 +1,8 @@
-"""The values of a tensor over all calibration images: in batches, stored in few bytes."""
+"""The values of a tensor over all calibration images: batches in few bytes, or computed anew."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -9,8 +10,8 @@ import tensorflow as tf
 
 from tflite_ptq4.plan import TensorPlan
 
-BATCH_ELEMENTS = 1 << 23  # of the largest tensor, so that what a batch needs in passing stays small
-LARGE_TENSOR = 1 << 24  # elements over all images, from which on float16 is worth its error
+BATCH_ELEMENTS = 1 << 22  # of the largest tensor, so that what a batch needs in passing stays small
+LARGE_TENSOR = 1 << 23  # elements over all images, from which on bytes are worth some trouble
 _LARGEST_HALF = 6.0e4
 
 
@@ -22,6 +23,27 @@ def batch_size(shapes: list[tuple[int | None, ...]]) -> int:
     """
     largest = max(prod(size or 1 for size in shape[1:]) for shape in shapes)
     return max(1, BATCH_ELEMENTS // largest)
+
+
+class DerivedBatches:
+    """The values of one tensor, computed from its inputs whenever they are read, and kept nowhere.
+
+    Args:
+        count: how many batches there are.
+        compute: gives the batch of a position.
+    """
+
+    def __init__(self, count: int, compute: Callable[[int], tf.Tensor]) -> None:
+        self._count = count
+        self._compute = compute
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return self._count
+
+    def __getitem__(self, position: int) -> tf.Tensor:
+        """One batch."""
+        return self._compute(position)
 
 
 class ImageBatches:

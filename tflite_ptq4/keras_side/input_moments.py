@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from tflite_ptq4.graph import Node
+from tflite_ptq4.keras_side.input_patches import sampled_patches
 from tflite_ptq4.kernel_layout import group_count
 
-MAXIMUM_ROWS = 32_768
 NEGLIGIBLE_VARIANCE = 1.0e-9  # of the mean square: float32 sums leave about as much of nothing
 NEGLIGIBLE_POWER = 1.0e-30
-DEPTHWISE_ROWS = 4_096  # every channel has only a few weights, so a few thousand rows say enough
-_CHUNK_ELEMENTS = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +77,7 @@ def input_moments(
     sums = [0.0, 0.0, 0.0, 0.0]
     # Centred moments do not depend on a shift of the input; near its mean float32 loses least.
     shifts = [tf.reduce_mean(b[0], list(range(b[0].shape.rank - 1))) for b in (exact, coded)]
-    for exact_rows, coded_rows in _row_pairs(node, exact, coded):
+    for exact_rows, coded_rows in sampled_patches(node, exact, coded):
         x = _by_group(exact_rows - shifts[0], groups)
         z = _by_group(coded_rows - shifts[1], groups)
         parts = (
@@ -115,43 +112,3 @@ def _by_group(rows: tf.Tensor, groups: int) -> tf.Tensor:
     count, taps, channels = rows.shape
     split = tf.reshape(rows, [count, taps, groups, channels // groups])
     return tf.reshape(tf.transpose(split, [2, 0, 1, 3]), [groups, count, -1])
-
-
-def _row_pairs(node: Node, exact: Sequence[tf.Tensor], coded: Sequence[tf.Tensor]):
-    """The same sampled patches of both inputs, in chunks of bounded size, as [rows, taps, c_in]."""
-    images = sum(len(exact[position]) for position in range(len(exact)))
-    limit = DEPTHWISE_ROWS if node.kind == "depthwise_conv2d" else MAXIMUM_ROWS
-    per_image = len(_patches(node, exact[0][:1]))
-    stride = ceil(images * per_image / limit)
-    taps = 1 if node.kind == "dense" else node.kernel.shape[0] * node.kernel.shape[1]
-    step = max(1, _CHUNK_ELEMENTS // (per_image * taps * exact[0].shape[-1]))
-    offset = 0
-    for position in range(len(exact)):
-        pair = exact[position], coded[position]
-        for start in range(0, len(pair[0]), step):
-            patches = [_patches(node, value[start : start + step]) for value in pair]
-            rows = len(patches[0])
-            chosen = np.arange(offset, rows, stride)
-            offset = int((offset - rows) % stride)
-            if len(chosen):
-                yield tuple(tf.gather(value, chosen) for value in patches)
-
-
-def _patches(node: Node, value: tf.Tensor) -> tf.Tensor:
-    """What a kernel sees at each output position, [positions, taps, c_in]."""
-    channels = value.shape[-1]
-    if node.kind == "dense":
-        return tf.reshape(value, [-1, 1, channels])
-    if node.attributes.get("rank") == 1:
-        value = value[:, None]
-    height, width = node.kernel.shape[:2]
-    if (height, width) == (1, 1) and tuple(node.attributes["strides"]) == (1, 1):
-        return tf.reshape(value, [-1, 1, channels])
-    patches = tf.image.extract_patches(
-        value,
-        sizes=[1, height, width, 1],
-        strides=[1, *node.attributes["strides"], 1],
-        rates=[1, *node.attributes["dilation_rate"], 1],
-        padding=node.attributes["padding"].upper(),
-    )
-    return tf.reshape(patches, [-1, height * width, channels])

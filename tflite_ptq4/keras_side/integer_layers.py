@@ -18,7 +18,7 @@ is why simulating with real numbers would not do.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor, frexp
+from math import frexp, prod
 
 import keras
 import numpy as np
@@ -249,13 +249,12 @@ class IntegerMean(_IntegerLayer):
         """Compute on the integers."""
         entry, output = self.input_ranges[0], self.output_range
         axes = tuple(range(1, len(inputs.shape) - 1))
-        count = floor(np.prod([inputs.shape[axis] for axis in axes]))
-        multiplier = (
-            np.float32(entry.scale) / np.float32(output.scale) * (np.float32(1) / np.float32(count))
-        )
+        # Of an input of any size, the number of positions is known when the layer runs.
+        count = ops.cast(prod(ops.shape(inputs)[1:-1]), "float32")
+        multiplier = np.float32(entry.scale) / np.float32(output.scale) * (1.0 / count)
         zero = entry.stored_zero * count
-        offset = np.float32(output.stored_zero) - np.float32(zero) * multiplier
-        total = ops.sum(entry.codes(inputs), axis=axes, keepdims=self.keepdims) + float(zero)
+        offset = output.stored_zero - zero * multiplier
+        total = ops.sum(entry.codes(inputs), axis=axes, keepdims=self.keepdims) + zero
         return output.real(ops.round(total * multiplier + offset) - float(output.stored_zero))
 
     def get_config(self) -> dict:

@@ -11,8 +11,10 @@ that the layers before it have left. The steps of one layer, each a switch of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from math import prod
 
 import numpy as np
 import tensorflow as tf
@@ -22,7 +24,12 @@ from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.graph import Node, last_uses
 from tflite_ptq4.keras_side.execution import activate, linear, run_node
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
-from tflite_ptq4.keras_side.image_batches import ImageBatches, batch_size
+from tflite_ptq4.keras_side.image_batches import (
+    LARGE_TENSOR,
+    DerivedBatches,
+    ImageBatches,
+    batch_size,
+)
 from tflite_ptq4.keras_side.input_moments import ChannelMoments, InputMoments, input_moments
 from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.kernel_layout import (
@@ -49,11 +56,14 @@ from tflite_ptq4.quantized_weights import (
 RIDGE = 0.5  # of the mean diagonal of the second moment
 MATCHING_LIMIT = 2.0  # a channel's scale changes by no more than this factor
 
+Batches = ImageBatches | DerivedBatches
+Run = Callable[[int], list]  # from the position of a batch to an operator's outputs
+
 
 def quantize_layer_by_layer(
     lowered: LoweredModel,
     plan: QuantizationPlan,
-    images: NDArray[np.float32],
+    images: Sequence[NDArray[np.float32]],
     *,
     progress: Callable | None = None,
 ) -> tuple[dict[str, LayerWeights], dict[str, float]]:
@@ -62,7 +72,7 @@ def quantize_layer_by_layer(
     Args:
         lowered: the model.
         plan: made for it.
-        images: float32 [n, ...], prepared as the model expects them.
+        images: for each input of the model float32 [n, ...], prepared as the model expects them.
         progress: wraps the list of operators and shows how far it is; None shows nothing.
 
     Returns:
@@ -76,86 +86,108 @@ def quantize_layer_by_layer(
 
 
 class _SideBySide:
-    """Both networks, as far as they have been run: only tensors that are still read are kept."""
+    """Both networks, as far as they have been run.
+
+    Only tensors that are still read are kept, and of those not the large ones that are computed
+    from much smaller ones, as between the first two layers of an inverted bottleneck.
+    """
 
     def __init__(
-        self, lowered: LoweredModel, plan: QuantizationPlan, images: NDArray[np.float32]
+        self, lowered: LoweredModel, plan: QuantizationPlan, images: Sequence[NDArray[np.float32]]
     ) -> None:
         self.lowered, self.plan = lowered, plan
         self.weights: dict[str, LayerWeights] = {}
         self.sqnr_db: dict[str, float] = {}
         graph = lowered.graph
-        self._images = len(images)
+        self._images = len(images[0])
         self._released = last_uses(graph.nodes, ())
-        self._exact: dict[str, ImageBatches] = {}
-        self._coded: dict[str, ImageBatches] = {}
-        size = batch_size([(None, *images.shape[1:]), *graph.shapes.values()])
-        name = graph.inputs[0]
-        self._exact[name], self._coded[name] = self._new_pair(name)
-        for start in range(0, len(images), size):
-            value = tf.constant(images[start : start + size], tf.float32)
-            self._exact[name].append(value)
-            self._coded[name].append(self._rounded(value, name, "half_even"))
+        self._exact: dict[str, Batches] = {}
+        self._coded: dict[str, Batches] = {}
+        size = batch_size([*(array.shape for array in images), *graph.shapes.values()])
+        for name, array in zip(graph.inputs, images, strict=True):
+            self._exact[name], self._coded[name] = self._new_pair(name)
+            for start in range(0, self._images, size):
+                value = tf.constant(array[start : start + size], tf.float32)
+                self._exact[name].append(value)
+                self._coded[name].append(self._rounded(value, name, "half_even"))
 
     def step(self, node: Node) -> None:
         """Run one operator in both networks, quantizing it first where it has weights."""
         exact = [self._exact[name] for name in node.inputs]
         coded = [self._coded[name] for name in node.inputs]
-        for name in node.outputs:
-            self._exact[name], self._coded[name] = self._new_pair(name)
+        in_float, in_integers = (partial(self._run, node, inputs) for inputs in (exact, coded))
         if node.rule.weighted and self.plan.layer(node.name).quantized:
             self._quantize(node, exact[0], coded[0])
-            compute = self._with_weights(node)
+            in_integers = self._with_weights(node, coded[0])
+        rounded = partial(self._rounded_outputs, node, in_integers)
+        if self._is_derived(node, [*exact, *coded]):
+            count = len(exact[0])
+            self._exact[node.output] = DerivedBatches(count, lambda place: in_float(place)[0])
+            self._coded[node.output] = DerivedBatches(count, lambda place: rounded(place)[0])
         else:
-            for position in range(len(exact[0])):
-                self._write(self._exact, node, self._run(node, exact, position))
-            compute = None
-        signal = noise = 0.0
-        for position in range(len(exact[0])):
-            outputs = [compute(coded[0][position])] if compute else self._run(node, coded, position)
-            rounded = [
-                self._rounded(value, name, rounds_after(node))
-                for name, value in zip(node.outputs, outputs, strict=True)
-            ]
-            self._write(self._coded, node, rounded)
-            reference = self._exact[node.output][position]
-            signal += float(tf.reduce_sum(tf.square(reference)))
-            noise += float(tf.reduce_sum(tf.math.squared_difference(reference, rounded[0])))
-        self.sqnr_db[node.name] = _decibels(signal, noise)
+            self._store(node, in_float, rounded, len(exact[0]))
+        self.sqnr_db[node.name] = self._compared(node.output)
         for name in self._released.get(node.name, ()):
             self._exact.pop(name, None)
             self._coded.pop(name, None)
 
-    def _quantize(self, node: Node, exact: ImageBatches, coded: ImageBatches) -> None:
-        """Quantize one layer, and run it in the float network."""
+    def _is_derived(self, node: Node, inputs: list[Batches]) -> bool:
+        """Whether an output is large, and nearer to inputs that are kept than worth keeping."""
+        if len(node.outputs) > 1 or any(isinstance(batches, DerivedBatches) for batches in inputs):
+            return False
+        read, written = (
+            sum(prod(size or 1 for size in self.lowered.graph.shapes[name][1:]) for name in names)
+            for names in (node.inputs, node.outputs)
+        )
+        return written * self._images > LARGE_TENSOR and written > 2 * read
+
+    def _store(self, node: Node, in_float: Run, rounded: Run, count: int) -> None:
+        """Run an operator in both networks and keep its outputs."""
+        for name in node.outputs:
+            self._exact[name], self._coded[name] = self._new_pair(name)
+        for position in range(count):
+            for values, run in ((self._exact, in_float), (self._coded, rounded)):
+                for name, value in zip(node.outputs, run(position), strict=True):
+                    values[name].append(value)
+
+    def _compared(self, name: str) -> float:
+        """The SQNR of a tensor in dB."""
+        signal = noise = 0.0
+        for position in range(len(self._exact[name])):
+            reference, value = self._exact[name][position], self._coded[name][position]
+            signal += float(tf.reduce_sum(tf.square(reference)))
+            noise += float(tf.reduce_sum(tf.math.squared_difference(reference, value)))
+        return _decibels(signal, noise)
+
+    def _quantize(self, node: Node, exact: Batches, coded: Batches) -> None:
+        """Quantize one layer."""
         weights = _quantized_from(node, self.plan, exact, coded)
         config = self.plan.config
         kernel, bias = weights.dequantized(node), weights.bias.astype(np.float32)
         float_moments, moments = ChannelMoments(), ChannelMoments()
-        for position in range(len(exact)):
-            output = linear(node, exact[position], node.kernel, node.bias)
-            if config.output_matching:
-                float_moments.add(output)
-                moments.add(linear(node, coded[position], kernel, bias))
-            self._write(self._exact, node, [activate(node, output)])
         if config.output_matching:
+            for position in range(len(exact)):
+                float_moments.add(linear(node, exact[position], node.kernel, node.bias))
+                moments.add(linear(node, coded[position], kernel, bias))
             weights = _matched(weights, config, float_moments, moments)
         planned_input = self.plan.tensors.get(node.inputs[0])
         self.weights[node.name] = hold_bias(node, weights, planned_input)
 
-    def _with_weights(self, node: Node) -> Callable:
-        weights = self.weights[node.name]
-        kernel = weights.dequantized(node)
-        bias = weights.stored_bias(self.plan.tensors.get(node.inputs[0]))
-        return lambda value: activate(node, linear(node, value, kernel, bias))
-
-    def _run(self, node: Node, inputs: list[ImageBatches], position: int) -> list:
+    def _run(self, node: Node, inputs: list[Batches], position: int) -> list:
         run = self.lowered.runs.get(node.name)
         return run_node(node, run, [value[position] for value in inputs])
 
-    def _write(self, values: dict[str, ImageBatches], node: Node, outputs: list) -> None:
-        for name, value in zip(node.outputs, outputs, strict=True):
-            values[name].append(value)
+    def _with_weights(self, node: Node, coded: Batches) -> Run:
+        weights = self.weights[node.name]
+        kernel = weights.dequantized(node)
+        bias = weights.stored_bias(self.plan.tensors.get(node.inputs[0]))
+        return lambda position: [activate(node, linear(node, coded[position], kernel, bias))]
+
+    def _rounded_outputs(self, node: Node, run: Run, position: int) -> list:
+        return [
+            self._rounded(value, name, rounds_after(node))
+            for name, value in zip(node.outputs, run(position), strict=True)
+        ]
 
     def _new_pair(self, name: str) -> tuple[ImageBatches, ImageBatches]:
         plan = self.plan.tensors.get(name)
@@ -180,7 +212,7 @@ def _decibels(signal: float, noise: float) -> float:
 
 
 def _quantized_from(
-    node: Node, plan: QuantizationPlan, exact: ImageBatches, coded: ImageBatches
+    node: Node, plan: QuantizationPlan, exact: Batches, coded: Batches
 ) -> LayerWeights:
     """One layer's weights before its output is matched."""
     config = plan.config

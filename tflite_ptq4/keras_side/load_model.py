@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tflite_ptq4.errors import FileFormatError, ModelError
+from tflite_ptq4.input_shapes import Shape
 
 if TYPE_CHECKING:
     import keras
@@ -115,16 +116,32 @@ def _first_sentence(text: str) -> str:
     return text.strip().split("\n")[0].split(". ")[0][:300].rstrip(".")
 
 
-def image_input_shape(model: keras.Model) -> tuple[int | None, ...]:
+def input_shapes(model: keras.Model) -> dict[str, Shape]:
+    """Return the shape of each input without the batch axis, None for a side of any length.
+
+    Raises:
+        ModelError: the model has no inputs, because it is not built, or a subclass of its own.
+    """
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        raise ModelError(
+            f"The model must have inputs. {model.name!r} has 0: build it as a functional or "
+            "Sequential model on a keras.Input."
+        )
+    return {tensor.name: tuple(tensor.shape[1:]) for tensor in inputs}
+
+
+def image_input_shape(model: keras.Model) -> Shape:
     """Return (H, W, C) of the model's one input, None for a side that may have any length.
 
     Raises:
-        ModelError: the model is not built, or does not have exactly one input.
+        ModelError: the model does not have exactly one input.
     """
-    inputs = getattr(model, "inputs", None) or []
-    if len(inputs) != 1:
+    shapes = input_shapes(model)
+    if len(shapes) != 1:
         raise ModelError(
-            f"The model must have one input, of images. {model.name!r} has {len(inputs)}: build it "
-            "as a functional or Sequential model on one keras.Input."
+            f"The model must have one input, of images. {model.name!r} has {len(shapes)} "
+            f"({', '.join(shapes)}). Choose a model on one keras.Input."
         )
-    return tuple(inputs[0].shape[1:])
+    (shape,) = shapes.values()
+    return shape

@@ -31,17 +31,17 @@ def simulate(
         weights: the quantized weights of every quantized layer.
 
     Returns:
-        A functional model with the inputs and the output structure of the float model. It can be
+        A functional model that takes and gives the structures of the float model. It can be
         saved and loaded like any Keras model, as far as the layers left in float can.
     """
     graph, names = lowered.graph, _LayerNames()
-    inputs = [
-        keras.Input(batch_shape=shape, name=names.unique(name))
+    inputs = {
+        name: keras.Input(batch_shape=shape, name=names.unique(name))
         for name, shape in zip(lowered.trace.inputs, lowered.trace.input_shapes, strict=True)
-    ]
-    values = {}
-    for name, value in zip(graph.inputs, inputs, strict=True):
-        values[name] = _rounded(value, name, plan, "half_even", names)
+    }
+    values = {
+        name: _rounded(value, name, plan, "half_even", names) for name, value in inputs.items()
+    }
     on_integers = not plan.config.needs_float_target
     for node in graph.nodes:
         arguments = [values[name] for name in node.inputs]
@@ -55,7 +55,8 @@ def simulate(
         for name, value in zip(node.outputs, outputs, strict=True):
             values[name] = _rounded(value, name, plan, rounds_after(node), names)
     outputs = lowered.trace.pack([values[name] for name in graph.outputs])
-    return keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs, name="simulated")
+    given = keras.tree.map_structure(inputs.get, lowered.trace.input_structure)
+    return keras.Model(given, outputs, name="simulated")
 
 
 def _rounded(value, name: str, plan: QuantizationPlan, rounding: str | None, names: _LayerNames):

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import keras
 
 from tflite_ptq4.errors import ModelError
+from tflite_ptq4.input_arrays import Images, InputStructure, arrays_in_order
+from tflite_ptq4.input_shapes import Shape
 from tflite_ptq4.keras_side.cloning import clone_operation
 
 Run = Callable[[Sequence], list]
@@ -54,6 +56,7 @@ class Trace:
         calls: every tensor is written before it is read.
         inputs: names of the model's inputs, in the order of `model.inputs`.
         input_shapes: their shapes, the batch axis first.
+        input_structure: the nested structure of the model's inputs, with the name of each.
         outputs: names of the tensors that the model returns, flattened.
         structure: the nested structure of the model's outputs, with the position of each tensor.
     """
@@ -61,8 +64,22 @@ class Trace:
     calls: tuple[Call, ...]
     inputs: tuple[str, ...]
     input_shapes: tuple[tuple[int | None, ...], ...]
+    input_structure: InputStructure
     outputs: tuple[str, ...]
     structure: object
+
+    @property
+    def image_shapes(self) -> dict[str, Shape]:
+        """For each input its shape without the batch axis."""
+        return {n: shape[1:] for n, shape in zip(self.inputs, self.input_shapes, strict=True)}
+
+    def unpack(self, images: object) -> tuple[Images, ...]:
+        """Take the images of each input, in order, out of what the model takes.
+
+        Raises:
+            DataError: as `input_arrays.arrays_in_order`.
+        """
+        return arrays_in_order(images, self.image_shapes, self.input_structure)
 
     def pack(self, outputs: Sequence) -> object:
         """Put the flat outputs into the structure that the model returns."""
@@ -111,23 +128,28 @@ def trace(model: keras.Model) -> Trace:
     tracer = _Tracer()
     inputs = [tracer.new_tensor(tensor.name) for tensor in model.inputs]
     outputs = tracer.open_model(model, inputs, prefix="")
-    positions = iter(range(len(outputs)))
-    # A Sequential model gives one tensor, and has no `output` before it is first called.
-    structure = (
-        0
-        if isinstance(model, keras.Sequential)
-        else keras.tree.map_structure(lambda _: next(positions), model.output)
-    )
-    # As the model's `call` does, hand out a list of one tensor as the tensor.
-    if isinstance(structure, list | tuple) and len(structure) == 1:
-        (structure,) = structure
     return Trace(
         calls=tuple(tracer.calls),
         inputs=tuple(inputs),
         input_shapes=tuple(tuple(tensor.shape) for tensor in model.inputs),
+        input_structure=_structure(model, "input", inputs),
         outputs=tuple(outputs),
-        structure=structure,
+        structure=_structure(model, "output", range(len(outputs))),
     )
+
+
+def _structure(model: keras.Model, side: str, leaves: Sequence) -> object:
+    """The nested structure of a model's inputs or outputs, with a leaf for each tensor."""
+    # A Sequential model has one tensor at either side, and no `output` before it is first called.
+    if isinstance(model, keras.Sequential):
+        (structure,) = leaves
+        return structure
+    following = iter(leaves)
+    structure = keras.tree.map_structure(lambda _: next(following), getattr(model, side))
+    # As the model's `call` does, hand out a list of one tensor as the tensor.
+    if isinstance(structure, list | tuple) and len(structure) == 1:
+        (structure,) = structure
+    return structure
 
 
 class _Tracer:

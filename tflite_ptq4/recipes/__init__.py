@@ -2,6 +2,7 @@
 
     w<W>a<A>          W-bit weights, A-bit activations, one clip per activation tensor: fits every
                       integer target
+    ..._strict        signed activations have A bits too
     paper_w<W>a<A>    the setting of arXiv 1810.05723: activations per channel, bits allocated per
                       channel; for the `float_simulated` target only
 

@@ -1,0 +1,139 @@
+"""What a kernel sees at sampled output positions, gathered without computing the other ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tflite_ptq4.graph import Node
+
+MAXIMUM_ROWS = 32_768
+DEPTHWISE_ROWS = 4_096  # every channel has only a few weights, so a few thousand rows say enough
+_CHUNK_ELEMENTS = 1 << 21
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where a kernel looks at each output position; one entry per spatial axis.
+
+    Attributes:
+        sizes: of the input.
+        outputs: number of output positions.
+        kernel: taps.
+        strides: between output positions.
+        rates: between taps.
+        before: padding in front.
+    """
+
+    sizes: tuple[int, ...]
+    outputs: tuple[int, ...]
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    rates: tuple[int, ...]
+    before: tuple[int, ...]
+
+    @classmethod
+    def of(cls, node: Node, sizes: tuple[int, ...]) -> Windows:
+        """The windows of a convolution, or of a Dense layer, which looks at one position.
+
+        Args:
+            node: a layer with weights, not a transposed convolution.
+            sizes: the spatial sizes of its input.
+        """
+        rank = len(sizes)
+        if node.kind == "dense":
+            ones, zeros = (1,) * rank, (0,) * rank
+            return cls(sizes, sizes, ones, ones, ones, zeros)
+        kernel, strides, rates = (
+            tuple(int(entry) for entry in values[2 - rank : 2])
+            for values in (
+                node.kernel.shape,
+                node.attributes["strides"],
+                node.attributes["dilation_rate"],
+            )
+        )
+        outputs, before = [], []
+        for size, taps, stride, rate in zip(sizes, kernel, strides, rates, strict=True):
+            reach = (taps - 1) * rate + 1
+            same = node.attributes["padding"] == "same"
+            count = ceil(size / stride) if same else (size - reach) // stride + 1
+            outputs.append(count)
+            before.append(max(0, (count - 1) * stride + reach - size) // 2 if same else 0)
+        return cls(sizes, tuple(outputs), kernel, strides, rates, tuple(before))
+
+    @property
+    def positions(self) -> int:
+        """Output positions per image."""
+        return prod(self.outputs)
+
+    @property
+    def taps(self) -> int:
+        """Taps of the kernel."""
+        return prod(self.kernel)
+
+    def places(self, rows: NDArray[np.int64], padding: int) -> NDArray[np.int64]:
+        """Where the taps lie in a batch of flattened images.
+
+        Args:
+            rows: int64 [n], output positions, counted through the images of a batch.
+            padding: the place of zeros, for taps outside an image.
+
+        Returns:
+            int64 [n, taps], positions counted through the images of the batch.
+        """
+        image, inside = np.divmod(rows, self.positions)
+        place = np.broadcast_to(image[:, None], (len(rows), self.taps))
+        within = np.ones(place.shape, dtype=bool)
+        for axis, (output, tap) in enumerate(
+            zip(_unravelled(inside, self.outputs), _taps(self.kernel), strict=True)
+        ):
+            at = output[:, None] * self.strides[axis] + tap * self.rates[axis] - self.before[axis]
+            within &= (at >= 0) & (at < self.sizes[axis])
+            place = place * self.sizes[axis] + at
+        return np.where(within, place, padding)
+
+
+def sampled_patches(node: Node, *inputs: Sequence[tf.Tensor]) -> Iterator[tuple[tf.Tensor, ...]]:
+    """The same regular sample of patches of several inputs of one layer, in chunks.
+
+    Args:
+        node: a layer with weights, not a transposed convolution.
+        inputs: each the batches float32 [images, ..., c_in] of a tensor that the layer reads.
+
+    Yields:
+        For each input float32 [rows, taps, c_in], zeros where the kernel looks at padding.
+    """
+    shapes = [inputs[0][position].shape for position in range(len(inputs[0]))]
+    windows = Windows.of(node, tuple(shapes[0][1:-1]))
+    limit = DEPTHWISE_ROWS if node.kind == "depthwise_conv2d" else MAXIMUM_ROWS
+    stride = ceil(sum(shape[0] for shape in shapes) * windows.positions / limit)
+    step = max(1, _CHUNK_ELEMENTS // (windows.taps * shapes[0][-1]))
+    offset = 0
+    for position, shape in enumerate(shapes):
+        rows = shape[0] * windows.positions
+        chosen = np.arange(offset, rows, stride)
+        offset = int((offset - rows) % stride)
+        flat = [_flat(batches[position]) for batches in inputs] if len(chosen) else []
+        for start in range(0, len(chosen), step):
+            padding = len(flat[0]) - 1
+            places = windows.places(chosen[start : start + step], padding)
+            yield tuple(tf.gather(value, places) for value in flat)
+
+
+def _flat(value: tf.Tensor) -> tf.Tensor:
+    """All positions of a batch [..., c] as rows, and a row of zeros after them."""
+    channels = value.shape[-1]
+    return tf.concat([tf.reshape(value, [-1, channels]), tf.zeros([1, channels])], 0)
+
+
+def _unravelled(rows: NDArray[np.int64], sizes: tuple[int, ...]) -> tuple[NDArray, ...]:
+    return np.unravel_index(rows, sizes) if sizes else ()
+
+
+def _taps(kernel: tuple[int, ...]) -> tuple[NDArray, ...]:
+    return _unravelled(np.arange(prod(kernel)), kernel)
