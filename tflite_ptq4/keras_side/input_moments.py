@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tflite_ptq4.graph import Node
 from tflite_ptq4.keras_side.input_patches import sampled_patches
-from tflite_ptq4.kernel_layout import group_count
+from tflite_ptq4.kernel_layout import group_count, kernel_groups
 
 NEGLIGIBLE_VARIANCE = 1.0e-9  # of the mean square: float32 sums leave about as much of nothing
 NEGLIGIBLE_POWER = 1.0e-30
@@ -23,11 +23,13 @@ class InputMoments:
 
     Attributes:
         coded: float64 [g, n, n], E[x_q x_q^T] of the quantized input.
-        cross: float64 [g, n, n], E[x_q x_f^T] of quantized and float input.
+        cross: float64 [g, n, c], E[x_q y^T] with y the float layer's output.
+        parts: the same two of every other batch, and of the rest; empty where there is one batch.
     """
 
     coded: NDArray[np.float64]
     cross: NDArray[np.float64]
+    parts: tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]
 
 
 class ChannelMoments:
@@ -72,34 +74,66 @@ def input_moments(
     Returns:
         Moments in the order of the rows of `kernel_layout.kernel_groups`.
     """
-    count = 0
     groups = group_count(node)
-    sums = [0.0, 0.0, 0.0, 0.0]
+    kernel = tf.constant(kernel_groups(node), tf.float32)
     # Centred moments do not depend on a shift of the input; near its mean float32 loses least.
     shifts = [tf.reduce_mean(b[0], list(range(b[0].shape.rank - 1))) for b in (exact, coded)]
-    for exact_rows, coded_rows in sampled_patches(node, exact, coded):
-        x = _by_group(exact_rows - shifts[0], groups)
+    parts = [_Sums(), _Sums()]
+    for position, exact_rows, coded_rows in sampled_patches(node, exact, coded):
         z = _by_group(coded_rows - shifts[1], groups)
-        parts = (
-            tf.matmul(z, z, transpose_a=True),
-            tf.matmul(z, x, transpose_a=True),
-            tf.reduce_sum(z, 1),
-            tf.reduce_sum(x, 1),
-        )
-        sums = [old + new.numpy().astype(np.float64) for old, new in zip(sums, parts, strict=True)]
-        count += int(x.shape[1])
-    coded_mean, exact_mean = sums[2] / count, sums[3] / count
-    centred = sums[0] / count - coded_mean[:, :, None] * coded_mean[:, None, :]
-    cross = sums[1] / count - coded_mean[:, :, None] * exact_mean[:, None, :]
-    # What is left of a constant input is rounding, and no moment.
-    shift = np.tile(
-        _by_channel_group(shifts[1], groups), centred.shape[1] * groups // len(shifts[1])
+        y = tf.matmul(_by_group(exact_rows - shifts[0], groups), kernel)
+        parts[position % 2].add(z, y)
+    whole = parts[0] + parts[1]
+    shift = _by_channel_group(shifts[1], groups)
+    coded_moment, cross = whole.centred(shift)
+    separate = all(part.count for part in parts)
+    return InputMoments(
+        coded_moment, cross, tuple(part.centred(shift) for part in parts) if separate else ()
     )
-    variance = np.einsum("gnn->gn", centred)
-    power = variance + (coded_mean + shift) ** 2
-    constant = variance <= np.maximum(power * NEGLIGIBLE_VARIANCE, NEGLIGIBLE_POWER)
-    varies = ~(constant[:, :, None] | constant[:, None, :])
-    return InputMoments(coded=np.where(varies, centred, 0.0), cross=np.where(varies, cross, 0.0))
+
+
+class _Sums:
+    """Sums over patches, float64: of z z^T, z y^T, z and y."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.values: list[NDArray[np.float64] | float] = [0.0, 0.0, 0.0, 0.0]
+
+    def add(self, z: tf.Tensor, y: tf.Tensor) -> None:
+        """Add patches [g, rows, n], and what the float layer makes of them [g, rows, c]."""
+        new = (
+            tf.matmul(z, z, transpose_a=True),
+            tf.matmul(z, y, transpose_a=True),
+            tf.reduce_sum(z, 1),
+            tf.reduce_sum(y, 1),
+        )
+        self.count += int(z.shape[1])
+        self.values = [
+            old + value.numpy().astype(np.float64)
+            for old, value in zip(self.values, new, strict=True)
+        ]
+
+    def __add__(self, other: _Sums) -> _Sums:
+        """Return the sums over the patches of both."""
+        both = _Sums()
+        both.count = self.count + other.count
+        both.values = [old + new for old, new in zip(self.values, other.values, strict=True)]
+        return both
+
+    def centred(
+        self, shift: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Moments about the mean, without what rounding leaves of an input that is constant."""
+        squares, products, z_mean, y_mean = (value / self.count for value in self.values)
+        coded = squares - z_mean[:, :, None] * z_mean[:, None, :]
+        cross = products - z_mean[:, :, None] * y_mean[:, None, :]
+        variance = np.einsum("gnn->gn", coded)
+        of_taps = np.tile(shift, variance.shape[1] // shift.shape[1])
+        power = variance + (z_mean + of_taps) ** 2
+        constant = variance <= np.maximum(power * NEGLIGIBLE_VARIANCE, NEGLIGIBLE_POWER)
+        coded[constant[:, :, None] | constant[:, None, :]] = 0.0
+        cross[constant] = 0.0
+        return coded, cross
 
 
 def _by_channel_group(values: tf.Tensor, groups: int) -> NDArray[np.float64]:

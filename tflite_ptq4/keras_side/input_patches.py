@@ -98,7 +98,7 @@ class Windows:
         return np.where(within, place, padding)
 
 
-def sampled_patches(node: Node, *inputs: Sequence[tf.Tensor]) -> Iterator[tuple[tf.Tensor, ...]]:
+def sampled_patches(node: Node, *inputs: Sequence[tf.Tensor]) -> Iterator[tuple]:
     """The same regular sample of patches of several inputs of one layer, in chunks.
 
     Args:
@@ -106,7 +106,8 @@ def sampled_patches(node: Node, *inputs: Sequence[tf.Tensor]) -> Iterator[tuple[
         inputs: each the batches float32 [images, ..., c_in] of a tensor that the layer reads.
 
     Yields:
-        For each input float32 [rows, taps, c_in], zeros where the kernel looks at padding.
+        The position of the batch, and for each input float32 [rows, taps, c_in], zeros where the
+        kernel looks at padding.
     """
     shapes = [inputs[0][position].shape for position in range(len(inputs[0]))]
     windows = Windows.of(node, tuple(shapes[0][1:-1]))
@@ -122,7 +123,7 @@ def sampled_patches(node: Node, *inputs: Sequence[tf.Tensor]) -> Iterator[tuple[
         for start in range(0, len(chosen), step):
             padding = len(flat[0]) - 1
             places = windows.places(chosen[start : start + step], padding)
-            yield tuple(tf.gather(value, places) for value in flat)
+            yield position, *(tf.gather(value, places) for value in flat)
 
 
 def _flat(value: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from math import prod
+from math import ceil, prod
 
 import numpy as np
 import tensorflow as tf
@@ -39,7 +39,7 @@ from tflite_ptq4.kernel_layout import (
     kernel_matrix,
 )
 from tflite_ptq4.numerics.output_matching import match_channels
-from tflite_ptq4.numerics.ridge_refit import ridge_refit
+from tflite_ptq4.numerics.ridge_refit import held_out_ridge, ridge_refit
 from tflite_ptq4.numerics.second_order_rounding import second_order_rounding
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.quantized_weights import (
@@ -53,7 +53,8 @@ from tflite_ptq4.quantized_weights import (
     weight_scale,
 )
 
-RIDGE = 0.5  # of the mean diagonal of the second moment
+RIDGE = 0.5  # of the mean diagonal of the second moment, where no images can be held out
+LEAST_BATCHES = 4  # so that every other batch can be held out
 MATCHING_LIMIT = 2.0  # a channel's scale changes by no more than this factor
 
 Batches = ImageBatches | DerivedBatches
@@ -104,6 +105,7 @@ class _SideBySide:
         self._exact: dict[str, Batches] = {}
         self._coded: dict[str, Batches] = {}
         size = batch_size([*(array.shape for array in images), *graph.shapes.values()])
+        size = min(size, ceil(self._images / LEAST_BATCHES))
         for name, array in zip(graph.inputs, images, strict=True):
             self._exact[name], self._coded[name] = self._new_pair(name)
             for start in range(0, self._images, size):
@@ -224,9 +226,9 @@ def _quantized_from(
     ):
         moments = input_moments(node, exact, coded)
     if config.refit_weights and moments is not None:
-        refitted = ridge_refit(
-            kernel_groups(node).astype(np.float64), moments.coded, moments.cross, RIDGE
-        )
+        kernel = kernel_groups(node).astype(np.float64)
+        ridge = held_out_ridge(kernel, moments.parts) if moments.parts else RIDGE
+        refitted = ridge_refit(kernel, moments.coded, moments.cross, ridge)
         weight = kernel_matrix(node, kernel_from_groups(node, refitted))
     scale = weight_scale(weight, bits, config)
     integers = _round(node, weight, scale, bits, config, moments)
