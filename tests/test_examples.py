@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import struct
@@ -257,3 +258,98 @@ def test_the_pretrained_network_knows_its_photographs() -> None:
         logits = np.asarray(model((pixels[np.newaxis] - 127) / 128))
         assert logits.shape == (1, 1000)
         assert int(logits.argmax()) in classes
+
+
+def test_latency_is_measured_file_by_file(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import keras
+    from benchmark_latency import AGAIN, OURS, REFERENCE, main
+
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(8, 3, activation="relu"), keras.layers.Conv2D(6, 1)]
+    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
+    keras.Sequential([keras.Input((8, 8, 3)), *layers, *head]).save(tmp_path / "model.keras")
+    np.savez(tmp_path / "images.npz", x=rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8))
+    counts = ["--rounds", "4", "--warm-up", "1", "--processes", "1"]
+    data = ["--data", str(tmp_path / "images.npz"), "--mean", "120", "110", "100", "--std", "60"]
+    kept = tmp_path / "kept"
+    main([str(tmp_path / "model.keras"), *data, *counts, "--keep", str(kept), "--json"])
+    result = json.loads(capsys.readouterr().out)
+    files = {row["file"]: row for row in result["files"]}
+    assert list(files) == [REFERENCE, AGAIN, *OURS]
+    assert files[REFERENCE]["ratio"] == files[REFERENCE]["times_smaller"] == 1.0
+    for row in files.values():
+        assert 0 < row["minimum_ms"] <= row["median_ms"] <= row["p90_ms"]
+        assert len(row["ratio_by_process"]) == 1
+    assert {path.stat().st_size for path in kept.iterdir()} == {
+        row["bytes"] for row in files.values()
+    }
+
+
+def test_a_ratio_of_times_is_taken_round_by_round() -> None:
+    from benchmark_latency import rows
+
+    # Two processes of three rounds; in one round the machine is five times slower for both files.
+    taken = np.array([[[1, 2], [5, 10], [2, 2]], [[1, 3], [1, 3], [1, 1]]], np.float64)
+    reference, other = rows({"int8": bytes(80), "packed": bytes(50)}, taken)
+    assert reference["ratio"] == 1
+    assert other["ratio"] == 2  # the median of 2, 2, 1, 3, 3, 1
+    np.testing.assert_array_equal(other["ratio_by_process"], [2, 3])
+    assert (other["median_ms"], other["minimum_ms"]) == (2.5, 1)
+    assert other["times_smaller"] == 80 / 50
+
+
+def test_the_ablation_of_the_paper_has_its_rows(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import keras
+    from reproduce_paper_table import FLOAT_TOP1, TABLE, main
+
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(8, 3, activation="relu") for _ in range(3)]
+    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(4)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *layers, *head])
+    model.save(tmp_path / "model.keras")
+    pixels = rng.integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
+    answers = model.predict((pixels - 120.0) / 60, verbose=0).argmax(axis=1)
+    answers[:6] = (answers[:6] + 1) % 4
+    np.savez(tmp_path / "labelled.npz", x=pixels, y=answers)
+    np.save(tmp_path / "calibration.npy", pixels[:9])
+    images = ["--calibration", tmp_path / "calibration.npy", "--data", tmp_path / "labelled.npz"]
+    options = [*map(str, [tmp_path / "model.keras", *images]), "--mean", "120", "--std", "60"]
+    main([*options, "--samples", "8", "--json"])
+    result = json.loads(capsys.readouterr().out)
+    rows = {(row["bits"], row["methods"]): row for row in result["rows"]}
+    assert list(rows) == [("float", ""), *((bits, methods) for bits, methods, _ in TABLE)]
+    assert (result["calibration_images"], result["images"]) == (8, 24)
+    assert rows["float", ""]["top1"] == 18 / 24
+    for (bits, _), row in rows.items():
+        assert row["to_float"] == pytest.approx(100 * (row["top1"] - 18 / 24))
+        if bits != "float":
+            # The first and the last layer have 8 bits in all of them.
+            assert (row["average_weight_bits"] == 8) == bits.startswith("8W")
+            assert (row["average_activation_bits"] == 8) == ("8A" in bits)
+    naive = rows["4W4A", "naive"]["published_to_float"]
+    assert naive == {"ResNet-50": pytest.approx(62.154 - FLOAT_TOP1["ResNet-50"])}
+    pairs = [(row["methods"], row["over"]) for row in result["order"] if row["bits"] == "8W4A"]
+    alone = [("ACIQ", "naive"), ("bit allocation", "naive")]
+    assert pairs == [*alone, ("both", "naive"), ("both", "ACIQ"), ("both", "bit allocation")]
+
+
+def test_two_networks_are_compared_on_the_images_that_they_share() -> None:
+    from reproduce_paper_table import Answers, difference_cells
+
+    # Of four images one has got right and one wrong since, and two have come to agree:
+    # points 25 * (1 - 1), errors sqrt((100^2 + 100^2) / 4) / sqrt(4) and 50 / sqrt(4).
+    before = Answers(right=np.array([1, 1, 0, 0], bool), agrees=np.array([0, 0, 1, 1], bool))
+    after = Answers(right=np.array([1, 0, 1, 0], bool), agrees=np.ones(4, bool))
+    assert after.over(before) == {
+        "points": 0,
+        "standard_error": pytest.approx(35.355, abs=1e-3),
+        "agreement_points": 50,
+        "agreement_standard_error": 25,
+    }
+    assert difference_cells(3.0, 1.0) == ("3.00", "1.00", "yes")
+    assert difference_cells(-3.0, 1.0) == ("-3.00", "1.00", "no")
+    assert difference_cells(-1.5, 1.0) == ("-1.50", "1.00", "within 2 errors")
