@@ -213,6 +213,27 @@ def test_min_max_covers_the_range(granularity: str) -> None:
         np.testing.assert_allclose(tensor.scale, width / 255, rtol=1e-6)
 
 
+def test_a_channel_counts_as_much_as_its_readers_amplify_it() -> None:
+    """A wide channel that nothing reads: the clip follows the narrow one, and else the wide one."""
+    kernel = np.ones((1, 1, 2, 2))
+    reader = kernel.copy()
+    reader[:, :, 1] = 0.0
+    graph = graph_of(weighted("a", "image", kernel), weighted("b", "a", reader))
+    values = RNG.normal(size=(5000, 2)) * [1.0, 50.0]
+    statistics = {name: TensorStatistics.from_array(values) for name in ("image", "a", "b")}
+    high = {
+        error: build_plan(
+            graph,
+            statistics,
+            QuantizationConfig(activation_bits=4, clipping_error=error, activation_clipping="mse"),
+        )
+        .tensors["a"]
+        .high.item()
+        for error in ("readers", "tensor")
+    }
+    assert high["readers"] < 30 < 90 < high["tensor"]
+
+
 def test_nonnegative_tensors_start_at_zero() -> None:
     graph = chain("conv2d", "max_pool", "add", "dense", activation="relu")
     plan = plan_of(graph)

@@ -10,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 
@@ -30,12 +30,17 @@ SCHEMA_VERSION = 1
 Granularity = Literal["per_channel", "per_tensor"]
 WeightScale = Literal["squared_error", "max_abs", "laplace", "gaussian"]
 QuantizedTensors = Literal["all", "layer_inputs"]
+ClippingError = Literal["readers", "tensor"]
 BitAllocation = Literal["none", "paper", "exact"]
 MeanCorrection = Literal["bias", "roundings", "weights", "none"]
 WeightRounding = Literal["second_order", "nearest"]
+Effort = Literal["fast", "balanced", "best"]
 BitBound = Annotated[int, (0, 8)]
 AverageBits = Annotated[float, (0, 8)]
 Percent = Annotated[float, (50, 100)]
+
+
+EFFORTS: tuple[str, ...] = get_args(Effort)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,8 @@ class QuantizationConfig:
         activation_clipping: the clip of the activations: the analytic optimum for one density
             (section 3), their range, a percentile, the least squared error on the calibration
             histogram, or "auto", whichever of these has the least.
+        clipping_error: what an error in one channel counts when a whole tensor is clipped: as much
+            as the kernels that read the channel amplify it, or the same in every channel.
         percentile: percent of the values kept by `activation_clipping="percentile"`.
         weight_bit_allocation: bits per output channel (section 4): none, the paper's rounding, or
             an allocation that meets the average exactly.
@@ -76,6 +83,8 @@ class QuantizationConfig:
         refit_weights: first refit the weights by ridge regression from the quantized input to the
             float output.
         output_matching: match each channel's output mean and deviation to the float network's.
+        effort: time spent on the corrections that need images: "fast" reads fewer patches of each
+            layer's input and refits by a fixed ridge, "best" reads many more patches.
         first_layer_bits: weight bits of the first layer, None for no exception.
         last_layer_bits: weight bits of the last layer, None for no exception.
         depthwise_weight_bits: weight bits of depthwise convolutions, None for no exception.
@@ -98,6 +107,7 @@ class QuantizationConfig:
     quantized_tensors: QuantizedTensors = "all"
     weight_scale: WeightScale = "squared_error"
     activation_clipping: ActivationClipping = "auto"
+    clipping_error: ClippingError = "tensor"
     percentile: Percent = 99.99
     weight_bit_allocation: BitAllocation = "none"
     activation_bit_allocation: BitAllocation = "none"
@@ -109,6 +119,7 @@ class QuantizationConfig:
     weight_rounding: WeightRounding = "nearest"
     refit_weights: bool = False
     output_matching: bool = False
+    effort: Effort = "balanced"
     first_layer_bits: Bits | None = 8
     last_layer_bits: Bits | None = 8
     depthwise_weight_bits: Bits | None = None

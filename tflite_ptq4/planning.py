@@ -209,7 +209,9 @@ class _Planner:
                 bits = self._allocated_bits(name, statistics, one_sided)
                 reason = f"{self.config.activation_bit_allocation} bit allocation"
         else:
-            statistics = statistics.per_tensor()
+            weighted = self.config.clipping_error == "readers"
+            energy = self._reader_energy(name, statistics.channels) if weighted else None
+            statistics = statistics.per_tensor(energy)
         bits = np.broadcast_to(np.asarray(bits, dtype=np.int64), (statistics.channels,))
         choice = choose_clip(
             statistics,

@@ -116,6 +116,16 @@ def test_nothing_is_said_to_be_left_out_that_the_recipe_does_not_have(
     assert "left out" not in err
 
 
+@pytest.mark.parametrize("effort", ["fast", "balanced", "best"])
+def test_the_effort_is_the_files(
+    effort: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*QUANTIZE, "--effort", effort]) == 0
+    capsys.readouterr()
+    facts = inspect_file(Path("out.tflite").read_bytes()).metadata["tflite_ptq4"]
+    assert facts["config"] == QuantizationConfig.preset("w4a8", effort=effort).to_dict()
+
+
 @pytest.mark.parametrize(
     ("preset", "target"),
     [

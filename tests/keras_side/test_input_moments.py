@@ -64,7 +64,7 @@ def centred(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 def test_moments_are_those_of_the_patches(name: str, rng: np.random.Generator) -> None:
     node = layer(name, rng)
     exact, coded = inputs_of(name, rng)
-    found = input_moments(node, [tf.constant(exact)], [tf.constant(coded)])
+    found = input_moments(node, [tf.constant(exact)], [tf.constant(coded)], 1 << 20)
     x, z = read_rows(node, exact), read_rows(node, coded)
     count = node.kernel.size // node.output_channels
     kernel = kernel_groups(node)
@@ -81,9 +81,9 @@ def test_chunks_change_nothing(
 ) -> None:
     node = layer(name, rng)
     tensors = [[tf.constant(value)] for value in inputs_of(name, rng)]
-    whole = input_moments(node, *tensors)
+    whole = input_moments(node, *tensors, 1 << 20)
     monkeypatch.setattr(input_patches, "_CHUNK_ELEMENTS", 1)
-    pieces = input_moments(node, *tensors)
+    pieces = input_moments(node, *tensors, 1 << 20)
     np.testing.assert_allclose(pieces.coded, whole.coded, atol=1e-5)
     np.testing.assert_allclose(pieces.cross, whole.cross, atol=1e-5)
 
@@ -97,10 +97,8 @@ def test_a_bounded_sample_is_a_regular_one(
     node = layer(name, rng)
     exact, coded = inputs_of(name, rng)
     x, z = read_rows(node, exact)[:, ::3], read_rows(node, coded)[:, ::3]
-    for limit in ("MAXIMUM_ROWS", "DEPTHWISE_ROWS"):
-        monkeypatch.setattr(input_patches, limit, x.shape[1])
     monkeypatch.setattr(input_patches, "_CHUNK_ELEMENTS", chunk)
-    found = input_moments(node, [tf.constant(exact)], [tf.constant(coded)])
+    found = input_moments(node, [tf.constant(exact)], [tf.constant(coded)], x.shape[1])
     np.testing.assert_allclose(found.coded, centred(z, z), atol=2e-5)
     np.testing.assert_allclose(found.cross, centred(z, x @ kernel_groups(node)), atol=2e-5)
 
@@ -109,7 +107,7 @@ def test_a_constant_input_has_no_moments() -> None:
     node = layer("same", np.random.default_rng(0))
     node.attributes["padding"] = "valid"
     value = tf.fill((2, 7, 8, 4), 3.0)
-    found = input_moments(node, [value], [value])
+    found = input_moments(node, [value], [value], 1 << 20)
     np.testing.assert_allclose(found.coded, 0.0, atol=1e-6)
     assert (np.diagonal(found.coded, axis1=1, axis2=2) >= 0).all()
 
@@ -117,9 +115,9 @@ def test_a_constant_input_has_no_moments() -> None:
 def test_batches_change_nothing(rng: np.random.Generator) -> None:
     node = layer("same", rng)
     exact, coded = inputs_of("same", rng)
-    whole = input_moments(node, [tf.constant(exact)], [tf.constant(coded)])
+    whole = input_moments(node, [tf.constant(exact)], [tf.constant(coded)], 1 << 20)
     batches = [[tf.constant(value[:1]), tf.constant(value[1:])] for value in (exact, coded)]
-    parts = input_moments(node, *batches)
+    parts = input_moments(node, *batches, 1 << 20)
     np.testing.assert_allclose(parts.coded, whole.coded, atol=1e-5)
     np.testing.assert_allclose(parts.cross, whole.cross, atol=1e-5)
 
@@ -129,13 +127,15 @@ def test_the_parts_are_every_other_batch_and_the_rest(rng: np.random.Generator) 
     exact, coded = inputs_of("same", rng)
     cuts = [slice(0, 1), slice(1, 3), slice(3, 6)]
     batches = [[tf.constant(value[cut]) for cut in cuts] for value in (exact, coded)]
-    first, second = input_moments(node, *batches).parts
+    first, second = input_moments(node, *batches, 1 << 20).parts
     for part, chosen in ((first, [0, 2]), (second, [1])):
-        alone = input_moments(node, *([value[place] for place in chosen] for value in batches))
+        alone = input_moments(
+            node, *([value[place] for place in chosen] for value in batches), 1 << 20
+        )
         np.testing.assert_allclose(part[0], alone.coded, atol=1e-5)
         np.testing.assert_allclose(part[1], alone.cross, atol=1e-5)
     one_batch = [[tf.constant(value)] for value in (exact, coded)]
-    assert input_moments(node, *one_batch).parts == ()
+    assert input_moments(node, *one_batch, 1 << 20).parts == ()
 
 
 def test_channel_moments_of_uneven_batches(rng: np.random.Generator) -> None:
@@ -153,7 +153,7 @@ def test_what_rounding_leaves_of_a_constant_channel_is_no_moment(rng: np.random.
     exact, coded = inputs_of("dense", rng)
     for value in (exact, coded):
         value[..., 0] = 0.1 + 1e-9 * rng.normal(size=value.shape[:-1])
-    found = input_moments(node, [tf.constant(exact)], [tf.constant(coded)])
+    found = input_moments(node, [tf.constant(exact)], [tf.constant(coded)], 1 << 20)
     assert not found.coded[:, 0].any() and not found.coded[:, :, 0].any()
     assert not found.cross[:, 0].any()
     assert (np.diagonal(found.coded[:, 1:, 1:], axis1=1, axis2=2) > 0).all()

@@ -101,6 +101,29 @@ def test_rectified_is_one_pass_over_the_relu(x: np.ndarray):
     )
 
 
+@given(arrays(np.float64, (6, 2), elements=values), st.integers(1, 5))
+def test_a_weighted_channel_counts_as_several(x: np.ndarray, times: int):
+    """Weights in the ratio 1 : k are k copies of the second channel, up to a common factor."""
+    weighted = TensorStatistics.from_array(x).per_tensor(np.array([1.0, times]))
+    copies = TensorStatistics.from_array(x[:, [0] + [1] * times]).per_tensor()
+    share = weighted.count / copies.count
+    np.testing.assert_allclose(weighted.histogram / share[0], copies.histogram, rtol=0.05, atol=0.5)
+    np.testing.assert_allclose(weighted.minimum, copies.minimum)
+    np.testing.assert_allclose(weighted.maximum, copies.maximum)
+
+
+def test_weights_by_hand():
+    """Weights 0 and 2: the second channel counts 2^17 times, the first once, its range in full."""
+    x = np.array([[8.0, 1.0], [-8.0, 1.0]])
+    stats = TensorStatistics.from_array(x).per_tensor(np.array([0.0, 2.0]))
+    assert (stats.count.item(), stats.minimum.item(), stats.maximum.item()) == (2 + 2**18, -8, 8)
+    assert stats.mean.item() == pytest.approx(2**18 / (2**18 + 2))
+    mean = stats.mean.item()
+    assert stats.m2.item() == pytest.approx(2 * 64 + 2**18 * (1 - mean) ** 2 + 2 * mean**2)
+    plain = TensorStatistics.from_array(x)
+    assert plain.per_tensor(np.zeros(2)) == plain.per_tensor()
+
+
 def test_leading_axes_do_not_matter(rng: np.random.Generator):
     x = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
     assert TensorStatistics.from_array(x) == TensorStatistics.from_array(x.reshape(-1, 5))

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tflite_ptq4.config import EFFORTS
 from tflite_ptq4.targets import LAYOUTS, TARGETS
 
 DEFAULT_PRESET = "w4a8"
@@ -86,6 +87,11 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--preset", metavar="NAME", help=f"a shipped recipe ({DEFAULT_PRESET})")
     _path(choice, "--recipe", "FILE.yaml", "a recipe of your own")
+    parser.add_argument(
+        "--effort",
+        choices=EFFORTS,
+        help="time to spend on the corrections, in place of what the recipe says (balanced)",
+    )
     parser.add_argument(
         "--target", choices=TARGETS, help="kind of file (int8_container where it holds the recipe)"
     )

@@ -98,8 +98,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _config(arguments: argparse.Namespace) -> QuantizationConfig:
     if arguments.recipe is not None:
-        return QuantizationConfig.from_yaml(arguments.recipe)
-    return QuantizationConfig.preset(arguments.preset or DEFAULT_PRESET)
+        config = QuantizationConfig.from_yaml(arguments.recipe)
+    else:
+        config = QuantizationConfig.preset(arguments.preset or DEFAULT_PRESET)
+    return config if arguments.effort is None else config.replace(effort=arguments.effort)
 
 
 def _target(arguments: argparse.Namespace, config: QuantizationConfig) -> str:

@@ -62,7 +62,7 @@ class ChannelMoments:
 
 
 def input_moments(
-    node: Node, exact: Sequence[tf.Tensor], coded: Sequence[tf.Tensor]
+    node: Node, exact: Sequence[tf.Tensor], coded: Sequence[tf.Tensor], maximum_rows: int
 ) -> InputMoments:
     """Moments of the input patches of one layer.
 
@@ -70,6 +70,7 @@ def input_moments(
         node: a layer with weights, not a transposed convolution.
         exact: batches float32 [images, ...] of its input in the float network.
         coded: the same batches of its input in the quantized network.
+        maximum_rows: how many patches are read at most, a regular sample of all.
 
     Returns:
         Moments in the order of the rows of `kernel_layout.kernel_groups`.
@@ -79,7 +80,9 @@ def input_moments(
     # Centred moments do not depend on a shift of the input; near its mean float32 loses least.
     shifts = [tf.reduce_mean(b[0], list(range(b[0].shape.rank - 1))) for b in (exact, coded)]
     parts = [_Sums(), _Sums()]
-    for position, exact_rows, coded_rows in sampled_patches(node, exact, coded):
+    for position, exact_rows, coded_rows in sampled_patches(
+        node, exact, coded, maximum_rows=maximum_rows
+    ):
         z = _by_group(coded_rows - shifts[1], groups)
         y = tf.matmul(_by_group(exact_rows - shifts[0], groups), kernel)
         parts[position % 2].add(z, y)

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from tflite_ptq4.graph import Node
 
-MAXIMUM_ROWS = 32_768
-DEPTHWISE_ROWS = 4_096  # every channel has only a few weights, so a few thousand rows say enough
 _CHUNK_ELEMENTS = 1 << 21
 
 
@@ -98,12 +96,13 @@ class Windows:
         return np.where(within, place, padding)
 
 
-def sampled_patches(node: Node, *inputs: Sequence[tf.Tensor]) -> Iterator[tuple]:
+def sampled_patches(node: Node, *inputs: Sequence[tf.Tensor], maximum_rows: int) -> Iterator[tuple]:
     """The same regular sample of patches of several inputs of one layer, in chunks.
 
     Args:
         node: a layer with weights, not a transposed convolution.
         inputs: each the batches float32 [images, ..., c_in] of a tensor that the layer reads.
+        maximum_rows: how many patches the sample holds at most.
 
     Yields:
         The position of the batch, and for each input float32 [rows, taps, c_in], zeros where the
@@ -111,8 +110,7 @@ def sampled_patches(node: Node, *inputs: Sequence[tf.Tensor]) -> Iterator[tuple]
     """
     shapes = [inputs[0][position].shape for position in range(len(inputs[0]))]
     windows = Windows.of(node, tuple(shapes[0][1:-1]))
-    limit = DEPTHWISE_ROWS if node.kind == "depthwise_conv2d" else MAXIMUM_ROWS
-    stride = ceil(sum(shape[0] for shape in shapes) * windows.positions / limit)
+    stride = ceil(sum(shape[0] for shape in shapes) * windows.positions / maximum_rows)
     step = max(1, _CHUNK_ELEMENTS // (windows.taps * shapes[0][-1]))
     offset = 0
     for position, shape in enumerate(shapes):

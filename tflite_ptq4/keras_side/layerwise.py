@@ -12,7 +12,7 @@ that the layers before it have left. The steps of one layer, each a switch of th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, prod
 
@@ -53,7 +53,28 @@ from tflite_ptq4.quantized_weights import (
     weight_scale,
 )
 
-RIDGE = 0.5  # of the mean diagonal of the second moment, where no images can be held out
+
+@dataclass(frozen=True)
+class Effort:
+    """What is spent on one layer.
+
+    Attributes:
+        rows: input patches that its second moment is taken from, at most.
+        depthwise_rows: the same for a depthwise layer, each channel of which has few weights.
+        holds_out: whether images are held out to choose the ridge of the refit.
+    """
+
+    rows: int
+    depthwise_rows: int
+    holds_out: bool
+
+
+EFFORTS = {
+    "fast": Effort(rows=8_192, depthwise_rows=2_048, holds_out=False),
+    "balanced": Effort(rows=32_768, depthwise_rows=4_096, holds_out=True),
+    "best": Effort(rows=262_144, depthwise_rows=32_768, holds_out=True),
+}
+RIDGE = 1.0  # of the mean diagonal of the second moment, where no images can be held out
 LEAST_BATCHES = 4  # so that every other batch can be held out
 MATCHING_LIMIT = 2.0  # a channel's scale changes by no more than this factor
 
@@ -217,17 +238,20 @@ def _quantized_from(
     node: Node, plan: QuantizationPlan, exact: Batches, coded: Batches
 ) -> LayerWeights:
     """One layer's weights before its output is matched."""
-    config = plan.config
+    config, effort = plan.config, EFFORTS[plan.config.effort]
     bits = plan.layer(node.name).weight_bits
     weight = kernel_matrix(node).astype(np.float64)
     moments = None
     if second_order_refusal(node) is None and (
         config.refit_weights or config.weight_rounding == "second_order"
     ):
-        moments = input_moments(node, exact, coded)
+        rows = effort.depthwise_rows if node.kind == "depthwise_conv2d" else effort.rows
+        moments = input_moments(node, exact, coded, rows)
     if config.refit_weights and moments is not None:
         kernel = kernel_groups(node).astype(np.float64)
-        ridge = held_out_ridge(kernel, moments.parts) if moments.parts else RIDGE
+        ridge = RIDGE
+        if effort.holds_out and moments.parts:
+            ridge = held_out_ridge(kernel, moments.parts)
         refitted = ridge_refit(kernel, moments.coded, moments.cross, ridge)
         weight = kernel_matrix(node, kernel_from_groups(node, refitted))
     scale = weight_scale(weight, bits, config)

@@ -163,9 +163,21 @@ class TensorStatistics:
             *(np.stack([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self))
         )
 
-    def per_tensor(self) -> TensorStatistics:
-        """Return the statistics of all channels taken together, as one channel."""
-        return _pooled(*(getattr(self, field.name)[:, None] for field in fields(self)))
+    def per_tensor(self, weight: NDArray[np.float64] | None = None) -> TensorStatistics:
+        """Return the statistics of all channels taken together, as one channel.
+
+        Args:
+            weight: float [C], >= 0, what a value of each channel counts; None for all the same. A
+                channel then counts once for every 2^-16 of the mean weight, but once at least, as
+                its range always counts.
+        """
+        together = {field.name: getattr(self, field.name)[:, None] for field in fields(self)}
+        if weight is not None and np.any(weight > 0):
+            times = np.maximum(np.rint(2.0**16 * weight / np.mean(weight)), 1.0).astype(np.int64)
+            for name in ("count", "m2", "positive_count", "positive_m2", "histogram"):
+                values = together[name]
+                together[name] = values * times.reshape(-1, *[1] * (values.ndim - 1))
+        return _pooled(**together)
 
     def rectified(self) -> TensorStatistics:
         """Return the statistics of max(x, 0): what a ReLU leaves of the tensor."""
