@@ -124,6 +124,24 @@ def test_weights_by_hand():
     assert plain.per_tensor(np.zeros(2)) == plain.per_tensor()
 
 
+@pytest.mark.parametrize(
+    ("count", "dtype"),
+    [(1, "int16"), (32_767, "int16"), (32_768, "int32"), (2**31 - 1, "int32"), (2**31, "int64")],
+)
+def test_histograms_are_as_narrow_as_their_counts(count: int, dtype: str):
+    one = vars(TensorStatistics.from_array(np.ones((1, 1))))
+    many = {
+        name: one[name].astype(np.int64) * count
+        for name in ("count", "positive_count", "histogram")
+    }
+    stats = TensorStatistics(**(one | many))
+    assert stats.histogram.dtype == dtype
+    assert stats.histogram.max() == stats.histogram.sum() == count
+    assert stats.merge(stats).histogram.max() == 2 * count
+    with pytest.raises(StatisticsError, match="must be >= 0"):
+        TensorStatistics(**(one | {"histogram": -many["histogram"]}))
+
+
 def test_leading_axes_do_not_matter(rng: np.random.Generator):
     x = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
     assert TensorStatistics.from_array(x) == TensorStatistics.from_array(x.reshape(-1, 5))

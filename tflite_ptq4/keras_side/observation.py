@@ -206,7 +206,7 @@ class TensorAccumulator:
     def _histogram(self, name: str) -> np.ndarray:
         counts = self._histograms[name].numpy().reshape(self._channels[name], self._bins(name))
         missing = BIN_COUNT - counts.shape[1]
-        return np.pad(counts, ((0, 0), (missing, 0))).astype(np.int64)
+        return np.pad(counts, ((0, 0), (missing, 0)))
 
 
 def _statistics(

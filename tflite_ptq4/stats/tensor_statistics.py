@@ -32,7 +32,8 @@ class TensorStatistics:
         positive_count: int64 [C], values x > 0.
         positive_mean: float64 [C], E[x | x > 0], 0 where there are none.
         positive_m2: float64 [C], sum of (x - positive_mean)^2 over x > 0.
-        histogram: int64 [C, BIN_COUNT], see `tflite_ptq4.stats.histogram`; a row sums to `count`.
+        histogram: int16, int32 or int64 [C, BIN_COUNT], the narrowest that holds it, as histograms
+            take most of the memory; see `tflite_ptq4.stats.histogram`. A row sums to `count`.
     """
 
     count: NDArray[np.int64]
@@ -43,7 +44,7 @@ class TensorStatistics:
     positive_count: NDArray[np.int64]
     positive_mean: NDArray[np.float64]
     positive_m2: NDArray[np.float64]
-    histogram: NDArray[np.int64]
+    histogram: NDArray[np.integer]
 
     def __post_init__(self) -> None:
         """Convert to the stored types, and refuse what no tensor can have."""
@@ -187,7 +188,7 @@ class TensorStatistics:
             np.stack([self.positive_mean, np.zeros(self.channels)]),
             np.stack([self.positive_m2, np.zeros(self.channels)]),
         )
-        histogram = self.histogram.copy()
+        histogram = self.histogram.astype(np.int64)
         histogram[:, ZERO_BIN] += histogram[:, :ZERO_BIN].sum(axis=1)
         histogram[:, :ZERO_BIN] = 0
         seen = self.count > 0
@@ -312,6 +313,9 @@ def _stored(name: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.g
             f"The statistics field {name!r} must be {np.dtype(dtype).name} of shape {shape}, "
             f"received {array.dtype.name} of shape {array.shape}. {_NEXT_STEP}"
         )
+    if name == "histogram":
+        lowest = min(int(array.min(initial=0)), -int(array.max(initial=0)) - 1)
+        dtype = np.promote_types(np.min_scalar_type(lowest), np.int16)
     stored = array.astype(dtype, copy=False).view()
     stored.flags.writeable = False
     return stored
