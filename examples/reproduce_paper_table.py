@@ -37,9 +37,10 @@ from tflite_ptq4.cli.console import (
     results_only_on_stdout,
 )
 from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow
-from tflite_ptq4.evaluation import agreement, predict_keras, top1
+from tflite_ptq4.evaluation import agreement, top1
 from tflite_ptq4.image_data import ImageSet, load_images
 from tflite_ptq4.progress import track
+from tflite_ptq4.runnable_models import predict_keras
 
 if TYPE_CHECKING:
     import keras

@@ -80,25 +80,10 @@ def test_packed_weights_take_half_the_bytes_and_use_the_same_bits() -> None:
     assert int4.effective_bits_per_weight == int8.effective_bits_per_weight == 3
 
 
-def test_float_weights_on_a_grid_are_told_from_free_ones(rng: np.random.Generator) -> None:
-    q = np.concatenate([np.tile([[-7, 7, 6]], (4, 1)), rng.integers(-7, 8, (4, 13))], axis=1)
-    simulated = inspect_file(float_dense(q * 0.0371, side=4))
-    assert (simulated.stored_bits_per_weight, simulated.effective_bits_per_weight) == (32, 4)
-    free = inspect_file(float_dense(rng.normal(size=(4, 16)), side=4))
-    assert free.effective_bits_per_weight == 32
-    assert free.activations[0].levels is None
-
-
-def test_weights_behind_a_dequantize_are_weights() -> None:
-    network = TinyModel()
-    image, output = network.activation((1, 1, 1, 2)), network.activation((1, 1))
-    stored = network.constant(np.array([[7, -7]], np.int8), 0.1)
-    kernel = network.operator("DEQUANTIZE", [stored], network.activation((1, 2)))
-    network.operator("FULLY_CONNECTED", [image, kernel, -1], output, "FullyConnectedOptions")
-    report = inspect_file(network.to_bytes([image], [output]))
-    assert [(w.operator, w.type, w.effective_bits) for w in report.weights] == [
-        ("FULLY_CONNECTED", "INT8", 4)
-    ]
+def test_free_float_weights_use_all_their_bits(rng: np.random.Generator) -> None:
+    report = inspect_file(float_dense(rng.normal(size=(4, 16)), side=4))
+    assert (report.stored_bits_per_weight, report.effective_bits_per_weight) == (32, 32)
+    assert report.activations[0].levels is None
 
 
 def test_weights_that_two_operators_share_count_once() -> None:

@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-# How the generated schema names what it holds: number -> name.
-OPERATOR_NAMES = {
-    number: name
-    for name, number in vars(schema.BuiltinOperator).items()
-    if not name.startswith("_")
-}
-TYPE_NAMES = {
-    number: name for name, number in vars(schema.TensorType).items() if not name.startswith("_")
-}
+from tflite_ptq4.tflite_fields import (
+    constant,
+    indices,
+    operator_name,
+    scale_and_zero_point,
+    type_name,
+)
 
 _INTEGER_LIMITS = {
     "INT2": (-2, 1),
@@ -114,33 +112,6 @@ def activation_levels(model: schema.ModelT, subgraph: schema.SubGraphT) -> dict[
     }
 
 
-def operator_name(model: schema.ModelT, operator: schema.OperatorT) -> str:
-    """Return the operator's name in the schema, or the custom code of a custom operator."""
-    code = model.operatorCodes[operator.opcodeIndex]
-    # Files older than the 128th operator hold the number in the deprecated field.
-    number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    if number == schema.BuiltinOperator.CUSTOM:
-        return f"CUSTOM {_text(code.customCode)}"
-    return OPERATOR_NAMES.get(number, f"OPERATOR_{number}")
-
-
-def constant(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray | None:
-    """Return the bytes of a constant tensor, uint8 [n], or None for an activation."""
-    data = model.buffers[tensor.buffer].data
-    return None if data is None or len(data) == 0 else np.asarray(data, np.uint8)
-
-
-def scale_and_zero_point(tensor: schema.TensorT) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return (scale float64 [k], zero point int64 [k]) of a quantized tensor, None of another."""
-    record = tensor.quantization
-    if record is None or record.scale is None or len(record.scale) == 0:
-        return None
-    scale = np.asarray(record.scale, np.float64)
-    if record.zeroPoint is None or len(record.zeroPoint) == 0:
-        return scale, np.zeros(len(scale), np.int64)
-    return scale, np.asarray(record.zeroPoint, np.int64)
-
-
 def _result(
     model: schema.ModelT,
     subgraph: schema.SubGraphT,
@@ -219,11 +190,11 @@ def _with_constant(
 
 def _stored(value: _Values, tensor: schema.TensorT) -> _Values:
     """Return what is left of real values in the type of the tensor that holds them."""
-    type_name = TYPE_NAMES.get(tensor.type, "")
+    stored_type = type_name(tensor)
     record = scale_and_zero_point(tensor)
-    if type_name not in _INTEGER_LIMITS:
-        return value.counted() if type_name.startswith("FLOAT") else _Values.anything()
-    lowest, highest = _INTEGER_LIMITS[type_name]
+    if stored_type not in _INTEGER_LIMITS:
+        return value.counted() if stored_type.startswith("FLOAT") else _Values.anything()
+    lowest, highest = _INTEGER_LIMITS[stored_type]
     full = np.array([float(highest - lowest + 1)])
     if record is None or len(record[0]) != 1 or record[0][0] <= 0:
         return replace(_Values.anything(), levels=full)
@@ -243,19 +214,10 @@ def _real_constant(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray |
     shape = [int(side) for side in indices(tensor.shape)]
     if data is None or any(side != 1 for side in shape[:-1]):
         return None
-    type_name = TYPE_NAMES.get(tensor.type, "")
-    if type_name == "FLOAT32":
+    stored_type = type_name(tensor)
+    if stored_type == "FLOAT32":
         return data.view(np.float32).astype(np.float64)
     record = scale_and_zero_point(tensor)
-    if type_name == "INT8" and record is not None:
+    if stored_type == "INT8" and record is not None:
         return (data.view(np.int8).astype(np.float64) - record[1]) * record[0]
     return None
-
-
-def indices(vector: Any) -> list[int]:
-    """Return a vector of tensor indices or sides as plain integers; an absent one is empty."""
-    return [] if vector is None else [int(i) for i in vector]
-
-
-def _text(value: bytes | str | None) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value or ""

@@ -17,18 +17,17 @@ from tflite_ptq4.cli.console import (
 from tflite_ptq4.cli.files import check_images, images_from
 from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow, native_stderr_held_back
 from tflite_ptq4.errors import ModelError
-from tflite_ptq4.evaluation import (
+from tflite_ptq4.evaluation import EvaluationRow, evaluate_models
+from tflite_ptq4.input_shapes import Shape, size_text
+from tflite_ptq4.keras_side.load_model import check_model_file, load_model
+from tflite_ptq4.progress import track
+from tflite_ptq4.runnable_models import (
     TFLITE_IDENTIFIER,
-    EvaluationRow,
     RunnableModel,
-    evaluate_models,
     keras_model,
     read_model_file,
     tflite_model,
 )
-from tflite_ptq4.input_shapes import Shape, size_text
-from tflite_ptq4.keras_side.load_model import check_model_file, load_model
-from tflite_ptq4.progress import track
 
 
 def run(arguments: argparse.Namespace) -> None:

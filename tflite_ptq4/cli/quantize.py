@@ -17,12 +17,13 @@ from tflite_ptq4.cli.files import check_images, check_output, images_from
 from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow, native_stderr_held_back
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ConfigError, TargetError
-from tflite_ptq4.evaluation import EvaluationRow, evaluate_models, keras_model, tflite_model
+from tflite_ptq4.evaluation import EvaluationRow, evaluate_models
 from tflite_ptq4.image_data import ImageSet
 from tflite_ptq4.input_arrays import Images
 from tflite_ptq4.input_shapes import Shape, fixed_input_shapes
 from tflite_ptq4.keras_side.load_model import check_model_file, input_shapes, load_model
 from tflite_ptq4.progress import track
+from tflite_ptq4.runnable_models import keras_model, tflite_model
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 
 if TYPE_CHECKING:

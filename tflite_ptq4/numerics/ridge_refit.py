@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 
 from tflite_ptq4.errors import DataError
 from tflite_ptq4.numerics.second_order_rounding import checked_kernel, damped_moment
@@ -47,7 +48,7 @@ def ridge_refit(
     regularised = damped_moment(second_moment_qq, ridge)
     weight = checked_kernel(weight, regularised)
     try:
-        return weight + np.linalg.solve(
+        return weight + _solved(
             regularised, _unexplained(weight, second_moment_qq, cross_moment_qy)
         )
     except np.linalg.LinAlgError as error:
@@ -86,16 +87,25 @@ def held_out_ridge(
     predictions", 1974; its use here is ours.
     """
     changes = {np.inf: 0.0}
-    missing = [_unexplained(weight, *part) for part in parts]
+    # float32 is enough to tell the candidates apart, and takes half the time and memory.
+    missing = [_unexplained(weight, *part).astype(np.float32) for part in parts]
+    moments = [second_moment.astype(np.float32) for second_moment, _ in parts]
     for ridge in ridges:
         changes[ridge] = 0.0
-        for part, fitted_to in enumerate(parts):
-            change = ridge_refit(weight, *fitted_to, ridge) - weight
-            for other, (second_moment, _) in enumerate(parts):
-                if other != part:
-                    changes[ridge] += float(np.sum(change * (second_moment @ change)))
-                    changes[ridge] -= 2.0 * float(np.sum(change * missing[other]))
+        for part in range(len(parts)):
+            regularised = damped_moment(parts[part][0], ridge).astype(np.float32)
+            change = _solved(regularised, missing[part])
+            for other in set(range(len(parts))) - {part}:
+                changes[ridge] += float(np.sum(change * (moments[other] @ change)))
+                changes[ridge] -= 2.0 * float(np.sum(change * missing[other]))
     return min(changes, key=changes.__getitem__)
+
+
+def _solved(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The solution for each group of a positive definite matrix [G, n, n] and [G, n, C]."""
+    if len(matrix) > 1:
+        return np.linalg.solve(matrix, right)
+    return cho_solve(cho_factor(matrix[0], lower=True), right[0])[None]
 
 
 def _unexplained(

@@ -1,0 +1,251 @@
+"""Models that can be run, Keras or TFLite: the first output on images, in real numbers.
+
+Both kinds are one value, `RunnableModel`. A TFLite model runs in LiteRT; images and answers are
+real numbers there too, whatever integers the file takes and gives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tflite_ptq4.errors import FileFormatError
+from tflite_ptq4.input_arrays import Images
+from tflite_ptq4.input_shapes import Shape
+from tflite_ptq4.keras_side.load_model import input_shapes
+
+if TYPE_CHECKING:
+    import keras
+
+TFLITE_IDENTIFIER = b"TFL3"
+
+# Wraps the list of what is still to do, and shows how far it is.
+Progress = Callable[[Sequence[int]], Iterable[int]]
+
+
+@dataclass(frozen=True)
+class RunnableModel:
+    """A model that answers on images.
+
+    Attributes:
+        name: what tables call it.
+        bytes: length of its file.
+        input_shapes: for each input its shape without the batch axis, None for a side that may have
+            any length.
+        outputs: how many outputs it has; the first is measured.
+        run: for each input, in that order, images float32 [N, ...], and a `Progress`, to the first
+            output, float32 [N, ...].
+    """
+
+    name: str
+    bytes: int
+    input_shapes: Mapping[str, Shape]
+    outputs: int
+    run: Callable[[Sequence[Images], Progress | None], np.ndarray]
+
+
+def keras_model(model: keras.Model, *, name: str, size: int, batch_size: int = 8) -> RunnableModel:
+    """Return a Keras model in memory as a runnable model, `size` being its file's bytes."""
+    return RunnableModel(
+        name=name,
+        bytes=size,
+        input_shapes=input_shapes(model),
+        outputs=len(model.outputs),
+        run=lambda images, progress: predict_keras(model, images, batch_size, progress),
+    )
+
+
+def tflite_model(content: bytes, *, name: str, num_threads: int = 2) -> RunnableModel:
+    """Return the content of a `.tflite` file as a runnable model.
+
+    Raises:
+        FileFormatError: it is not a TFLite file, or LiteRT cannot load it.
+    """
+    interpreter = _interpreter(content, name, num_threads)
+    return RunnableModel(
+        name=name,
+        bytes=len(content),
+        input_shapes={
+            key: tuple(None if side < 0 else int(side) for side in detail["shape_signature"][1:])
+            for key, detail in _inputs(interpreter).items()
+        },
+        outputs=len(interpreter.get_output_details()),
+        run=partial(_run, interpreter, name),
+    )
+
+
+def read_model_file(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of a model's file, or raise FileFormatError where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise FileFormatError(f"The model file must be readable: {error}.") from error
+
+
+def predict_keras(
+    model: keras.Model,
+    images: Sequence[Images],
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Return the first output of a Keras model on images.
+
+    Args:
+        model: a built model.
+        images: for each input float32 [N, ...].
+        batch_size: images per call; a model with a fixed batch size gets that one.
+        progress: wraps the list of batches.
+
+    Returns:
+        float32 [N, ...].
+    """
+    import keras
+
+    fixed = model.inputs[0].shape[0]
+    size = fixed or batch_size
+    outputs = []
+    starts = range(0, len(images[0]), size)
+    for start in progress(starts) if progress else starts:
+        batch = [array[start : start + size] for array in images]
+        count = len(batch[0])
+        missing = size - count if fixed else 0
+        padded = [np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) for part in batch]
+        several = len(padded) > 1
+        output = model.predict_on_batch(
+            keras.tree.pack_sequence_as(model.input, padded) if several else padded[0]
+        )
+        while not hasattr(output, "shape"):
+            output = next(iter(output.values() if isinstance(output, dict) else output))
+        outputs.append(np.asarray(output, np.float32)[:count])
+    return _classes_last(np.concatenate(outputs))
+
+
+def predict_tflite(
+    model: bytes | str | os.PathLike[str],
+    images: Images,
+    num_threads: int = 2,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Return the first output of a TFLite model on images, run in LiteRT one image at a time.
+
+    An integer input is quantized, `clip(rint(x / scale) + zero_point)`; an integer output is
+    dequantized, `scale * (q - zero_point)`.
+
+    Args:
+        model: content of a `.tflite` file of one input, or its path.
+        images: float32 [N, ...].
+        num_threads: threads of the interpreter.
+        progress: wraps the list of images.
+
+    Returns:
+        float32 [N, ...].
+
+    Raises:
+        FileFormatError: it is not a TFLite file, or LiteRT cannot run it.
+    """
+    name = "the model" if isinstance(model, bytes) else os.fspath(model)
+    content = model if isinstance(model, bytes) else read_model_file(model)
+    return _run(_interpreter(content, name, num_threads), name, [images], progress)
+
+
+def _interpreter(content: bytes, name: str, num_threads: int) -> Any:
+    from ai_edge_litert.interpreter import Interpreter
+
+    if content[4:8] != TFLITE_IDENTIFIER:
+        raise FileFormatError(
+            f"{name!r} must be a TFLite file (identifier {TFLITE_IDENTIFIER.decode()} at byte 4), "
+            f"but starts with {content[:8]!r}."
+        )
+    try:
+        interpreter = Interpreter(model_content=content, num_threads=num_threads)
+        interpreter.allocate_tensors()
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    except (RuntimeError, ValueError) as error:
+        raise FileFormatError(
+            f"LiteRT must be able to load {name!r}, but reports: {_one_line(error)}"
+        ) from error
+    if not inputs or not outputs:
+        raise FileFormatError(
+            f"{name!r} must have an input and an output, but has {len(inputs)} inputs and "
+            f"{len(outputs)} outputs."
+        )
+    return interpreter
+
+
+def _inputs(interpreter: Any) -> dict[str, Any]:
+    """The details of each input by its name: that of the signature, where there is one."""
+    details = interpreter.get_input_details()
+    if len(interpreter.get_signature_list()) != 1:
+        return {detail["name"]: detail for detail in details}
+    keys = interpreter.get_signature_runner().get_input_details()
+    by_index = {detail["index"]: key for key, detail in keys.items()}
+    return {by_index.get(detail["index"], detail["name"]): detail for detail in details}
+
+
+def _run(
+    interpreter: Any, name: str, images: Sequence[Images], progress: Progress | None
+) -> np.ndarray:
+    sources = _inputs(interpreter).values()
+    result = interpreter.get_output_details()[0]
+    outputs = []
+    todo = range(len(images[0]))
+    for index in progress(todo) if progress else todo:
+        taken = [array[index : index + 1] for array in images]
+        try:
+            if index == 0:
+                _resize(interpreter, [image.shape for image in taken])
+            for source, image in zip(sources, taken, strict=True):
+                interpreter.set_tensor(source["index"], _to_stored(image, source))
+            interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            shapes = ", ".join(str(image.shape[1:]) for image in taken)
+            raise FileFormatError(
+                f"LiteRT must be able to run {name!r} on an image of shape {shapes}, but reports: "
+                f"{error}."
+            ) from error
+        outputs.append(_from_stored(interpreter.get_tensor(result["index"]), result))
+    return _classes_last(np.concatenate(outputs))
+
+
+def _resize(interpreter: Any, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Let the inputs have these shapes, where they have not."""
+    for detail, shape in zip(interpreter.get_input_details(), shapes, strict=True):
+        if tuple(detail["shape"]) != shape:
+            interpreter.resize_tensor_input(detail["index"], shape)
+    interpreter.allocate_tensors()
+
+
+def _to_stored(image: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
+    dtype = np.dtype(tensor["dtype"])
+    if dtype.kind == "f":
+        return image.astype(dtype)
+    scale, zero_point = tensor["quantization"]
+    limits = np.iinfo(dtype)
+    if scale == 0.0:
+        raise FileFormatError(f"The integer input {tensor['name']!r} must state its scale.")
+    integers = np.rint(image / np.float32(scale)) + zero_point
+    return np.clip(integers, limits.min, limits.max).astype(dtype)
+
+
+def _from_stored(values: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
+    scale, zero_point = tensor["quantization"]
+    if values.dtype.kind == "f" or scale == 0.0:
+        return values.astype(np.float32)
+    return (values.astype(np.float32) - zero_point) * np.float32(scale)
+
+
+def _classes_last(outputs: np.ndarray) -> np.ndarray:
+    """Drop the spatial axes of [N, 1, 1, classes], which some classifiers end in."""
+    if outputs.ndim > 2 and set(outputs.shape[1:-1]) == {1}:
+        return outputs.reshape(len(outputs), -1)
+    return outputs
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
