@@ -75,6 +75,7 @@ def configs(draw: st.DrawFn) -> QuantizationConfig:
         first_layer_bits=draw(st.none() | BITS),
         last_layer_bits=draw(st.none() | BITS),
         depthwise_weight_bits=draw(st.none() | BITS),
+        depthwise_average_bits=draw(st.none() | st.floats(0, 8)),
         input_bits=draw(BITS),
         output_bits=draw(BITS),
         signed_activation_bits=draw(st.none() | BITS),
@@ -157,6 +158,7 @@ WIDTHS = {
 NUMBERS = {
     "percentile": "a number from 50 to 100",
     "average_weight_bits": "a number from 0 to 8, or None",
+    "depthwise_average_bits": "a number from 0 to 8, or None",
     "average_activation_bits": "a number from 0 to 8, or None",
 }
 

@@ -353,3 +353,83 @@ def test_two_networks_are_compared_on_the_images_that_they_share() -> None:
     assert difference_cells(3.0, 1.0) == ("3.00", "1.00", "yes")
     assert difference_cells(-3.0, 1.0) == ("-3.00", "1.00", "no")
     assert difference_cells(-1.5, 1.0) == ("-1.50", "1.00", "within 2 errors")
+
+
+def test_accuracy_is_held_against_an_earlier_run(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import keras
+    from measure_accuracy import CASES, FLOAT, main
+
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(8, 3, activation="relu") for _ in range(3)]
+    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(4)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *layers, *head])
+    model.save(tmp_path / "tiny.keras")
+    pixels = rng.integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
+    labels = model.predict((pixels - 120.0) / 60, verbose=0).argmax(axis=1)
+    labels[:6] = (labels[:6] + 1) % 4
+    np.savez(tmp_path / "labelled.npz", x=pixels, y=labels)
+    np.save(tmp_path / "calibration.npy", pixels[:8])
+    images = ["--calibration", tmp_path / "calibration.npy", "--data", tmp_path / "labelled.npz"]
+    reference = tmp_path / "docs" / "results.json"
+    options = [tmp_path / "tiny.keras", *images, "--reference", reference]
+    options = [*map(str, options), "--mean", "120", "--std", "60"]
+
+    with pytest.raises(SystemExit) as stopped:
+        main(options)
+    assert stopped.value.code == 2
+    assert "--update" in capsys.readouterr().err
+
+    assert main([*options, "--update"]) == 0
+    written = json.loads(reference.read_text())
+    cases = written["tiny"]
+    assert list(cases) == [FLOAT, *CASES]
+    assert cases[FLOAT]["top1"] == 18 / 24
+    assert (cases["w8a8"]["images"], cases["w8a8"]["calibration_images"]) == (24, 8)
+    assert cases["w4a8"]["stored_weight_bits"] == 8
+    assert cases["w4a8"]["weight_bits"] <= 4 < cases["w8a8"]["weight_bits"]
+    assert cases["w4a4_strict"]["activation_bits"] < cases["w4a8"]["activation_bits"]
+    page = reference.with_suffix(".md").read_text()
+    # Six rows of presets, six of corrections, five of bits; three headers of two lines.
+    assert len([line for line in page.splitlines() if line.startswith("|")]) == 6 + 6 + 5 + 3 * 2
+    assert str(tmp_path) not in page + reference.read_text()
+
+    capsys.readouterr()
+    assert main(options) == 0
+    assert capsys.readouterr().out.endswith("Nothing moved.\n")
+
+    cases["w4a8"]["bytes"] *= 2
+    reference.write_text(json.dumps(written))
+    assert main([*options, "--json"]) == 1
+    (difference,) = json.loads(capsys.readouterr().out)["moved"]
+    assert difference.startswith("w4a8: bytes from ")
+
+
+def test_a_figure_moves_when_the_images_say_so() -> None:
+    from measure_accuracy import Figures, compare, moved
+
+    # 25 of 100 images answered unlike the float network, before and now: D = 0.25 + 0.25 + 0.01,
+    # 3 sqrt(0.51 / 100) = 0.2142.
+    shares = {"top1": 0.5, "agreement": 0.75, "sqnr_db": 10.0, "sqnr_standard_error": 0.3}
+    bits = {"weight_bits": 4.0, "stored_weight_bits": 8.0, "activation_bits": 8.0, "bytes": 1000}
+    before = Figures(images=100, calibration_images=8, **shares, **bits)
+
+    def names(**changes: Any) -> list[str]:
+        return [what.split()[0] for what in moved(before, Figures(**{**vars(before), **changes}))]
+
+    assert names() == names(top1=0.71) == names(top1=0.29) == []
+    assert names(top1=0.72) == names(top1=0.28) == ["top1"]
+    # With 97 answered alike, D = 0.25 + 0.03 + 0.01 and 3 sqrt(0.29 / 100) = 0.1616.
+    assert names(agreement=0.97) == ["agreement"]
+    # 3 sqrt(0.3^2 + 0.4^2) = 1.5
+    assert names(sqnr_db=11.4, sqnr_standard_error=0.4) == []
+    assert names(sqnr_db=11.6, sqnr_standard_error=0.4) == ["sqnr_db"]
+    assert names(sqnr_db=None) == ["sqnr_db"]
+    assert names(weight_bits=4.04, bytes=1009) == []
+    assert names(weight_bits=4.06, bytes=989) == ["weight_bits", "bytes"]
+    assert names(images=50, top1=0.0) == ["images"]
+    assert compare({"a": before, "b": before}, {"b": before, "c": before}) == [
+        "a: in the reference only",
+        "c: not in the reference",
+    ]

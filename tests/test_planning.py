@@ -83,6 +83,38 @@ def test_weight_bits_by_place() -> None:
     assert "last_layer_bits" in plan.layer("dense3").reason
 
 
+def depthwise_stack() -> LayerGraph:
+    """Between two ends 640 pointwise weights, and depthwise layers of 18, 36 and 36 weights."""
+    widths = [("a", 2), ("b", 4), ("c", 4)]
+    nodes, source = [weighted("first", "image", np.ones((1, 1, 2, 2)))], "first"
+    for name, width in widths:
+        nodes.append(weighted(name, source, np.ones((3, 3, width, 1)), kind="depthwise_conv2d"))
+        source = name
+    nodes += [weighted("body", source, np.ones((1, 1, 4, 160))), weighted("last", "body", KERNEL)]
+    return graph_of(*nodes)
+
+
+@pytest.mark.parametrize(
+    ("average", "raised"),
+    [
+        (None, "abc"),
+        # 730 weights at 4 bits; 8 bits add 4 to each: 72 for a, 144 for b, 144 for c.
+        (4.0, ""),
+        (4.09, ""),  # 65.7 bits to give
+        (4.1, "a"),  # 73
+        (4.29, "a"),  # 211.7
+        (4.3, "ab"),  # 219
+        (4.5, "abc"),  # 365 of 360
+    ],
+)
+def test_small_depthwise_layers_get_their_bits_first(average: float | None, raised: str) -> None:
+    config = QuantizationConfig(depthwise_weight_bits=8, depthwise_average_bits=average)
+    graph = depthwise_stack()
+    plan = build_plan(graph, statistics_of(graph), config)
+    found = {name for name in "abc" if plan.layer(name).weight_bits.max() == 8}
+    assert found == set(raised)
+
+
 def test_no_exceptions_where_none_are_asked_for() -> None:
     config = QuantizationConfig(weight_bits=4, first_layer_bits=None, last_layer_bits=None)
     plan = plan_of(chain("conv2d", "conv2d", "dense"), config)

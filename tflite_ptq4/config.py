@@ -88,6 +88,9 @@ class QuantizationConfig:
         first_layer_bits: weight bits of the first layer, None for no exception.
         last_layer_bits: weight bits of the last layer, None for no exception.
         depthwise_weight_bits: weight bits of depthwise convolutions, None for no exception.
+        depthwise_average_bits: depthwise layers get those bits, the smallest first, as long as the
+            weights of all layers but the first and the last have no more bits on average; None for
+            all of them.
         input_bits: bits of the network's input.
         output_bits: bits of the network's output.
         signed_activation_bits: bits of the activations that no ReLU precedes, None for
@@ -123,6 +126,7 @@ class QuantizationConfig:
     first_layer_bits: Bits | None = 8
     last_layer_bits: Bits | None = 8
     depthwise_weight_bits: Bits | None = None
+    depthwise_average_bits: AverageBits | None = None
     input_bits: Bits = 8
     output_bits: Bits = 8
     signed_activation_bits: Bits | None = None

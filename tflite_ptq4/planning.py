@@ -103,6 +103,7 @@ class _Planner:
     ) -> None:
         self.graph, self.statistics, self.config = graph, statistics, config
         self.first, self.last = end_layers(graph)
+        self.excepted = _excepted_depthwise(graph, config, self.first | self.last)
         self.settings = {node.name: self._settings(node) for node in graph.nodes}
         self.quantized = _integer_nodes(graph, self.settings)
         self.quantized_tensors = tuple(
@@ -150,7 +151,7 @@ class _Planner:
             node.layer_type,
             first=node.name in self.first,
             last=node.name in self.last,
-            depthwise=node.kind == "depthwise_conv2d",
+            depthwise=node.name in self.excepted,
             signed_output=node.output not in self.graph.nonnegative,
         )
 
@@ -310,6 +311,33 @@ class _Planner:
             else:
                 found.add("")  # another operator computes with it
         return frozenset(found)
+
+
+def _excepted_depthwise(
+    graph: LayerGraph, config: QuantizationConfig, ends: frozenset[str]
+) -> frozenset[str]:
+    """The depthwise layers that get `depthwise_weight_bits`, within the bits that they may cost."""
+    depthwise = [node for node in graph.weighted_nodes if node.kind == "depthwise_conv2d"]
+    if config.depthwise_weight_bits is None or config.depthwise_average_bits is None:
+        return frozenset(node.name for node in depthwise)
+    usual = {
+        node.name: config.for_layer(node.name, node.layer_type).weight_bits
+        for node in graph.weighted_nodes
+        if node.name not in ends
+    }
+    sizes = {node.name: node.kernel.size for node in graph.weighted_nodes}
+    counted = {name: bits for name, bits in usual.items() if bits is not None}
+    left = sum(
+        (config.depthwise_average_bits - bits) * sizes[name] for name, bits in counted.items()
+    )
+    found = {node.name for node in depthwise if node.name not in counted}
+    for node in sorted(depthwise, key=lambda node: node.kernel.size):
+        if node.name in counted:
+            left -= (config.depthwise_weight_bits - counted[node.name]) * node.kernel.size
+            if left < 0:
+                break
+            found.add(node.name)
+    return frozenset(found)
 
 
 def _integer_nodes(graph: LayerGraph, settings: Mapping[str, LayerSettings]) -> frozenset[str]:
