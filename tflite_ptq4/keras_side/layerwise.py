@@ -1,18 +1,12 @@
 """Quantizing layer by layer over the calibration images: float and quantized network side by side.
 
 Each operator runs once in both networks, in order, so that every layer is corrected for the error
-that the layers before it have left. The steps of one layer, each a switch of the config:
-
-    1. refit     the float weights solved anew, to give the float output from the quantized input
-    2. scale     of each output channel
-    3. rounding  second-order, or nearest with the paper's bias correction
-    4. matching  each output channel's mean and deviation to the float network's
+that the layers before it have left; `layer_corrections.py` has the steps of one layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, prod
 
@@ -20,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.graph import Node, last_uses
 from tflite_ptq4.keras_side.execution import activate, linear, run_node
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
@@ -30,53 +23,12 @@ from tflite_ptq4.keras_side.image_batches import (
     ImageBatches,
     batch_size,
 )
-from tflite_ptq4.keras_side.input_moments import ChannelMoments, InputMoments, input_moments
+from tflite_ptq4.keras_side.layer_corrections import quantize_on_images
 from tflite_ptq4.keras_side.lowering import LoweredModel
-from tflite_ptq4.kernel_layout import (
-    group_count,
-    kernel_from_groups,
-    kernel_groups,
-    kernel_matrix,
-)
-from tflite_ptq4.numerics.output_matching import match_channels
-from tflite_ptq4.numerics.ridge_refit import held_out_ridge, ridge_refit
-from tflite_ptq4.numerics.second_order_rounding import second_order_rounding
 from tflite_ptq4.plan import QuantizationPlan
-from tflite_ptq4.quantized_weights import (
-    LEAST_GRID_BITS,
-    LayerWeights,
-    correct_bias,
-    hold_bias,
-    layer_weights,
-    round_to_nearest,
-    second_order_refusal,
-    weight_scale,
-)
+from tflite_ptq4.quantized_weights import LayerWeights
 
-
-@dataclass(frozen=True)
-class Effort:
-    """What is spent on one layer.
-
-    Attributes:
-        rows: input patches that its second moment is taken from, at most.
-        depthwise_rows: the same for a depthwise layer, each channel of which has few weights.
-        holds_out: whether images are held out to choose the ridge of the refit.
-    """
-
-    rows: int
-    depthwise_rows: int
-    holds_out: bool
-
-
-EFFORTS = {
-    "fast": Effort(rows=8_192, depthwise_rows=2_048, holds_out=False),
-    "balanced": Effort(rows=32_768, depthwise_rows=4_096, holds_out=True),
-    "best": Effort(rows=262_144, depthwise_rows=32_768, holds_out=True),
-}
-RIDGE = 1.0  # of the mean diagonal of the second moment, where no images can be held out
 LEAST_BATCHES = 4  # so that every other batch can be held out
-MATCHING_LIMIT = 2.0  # a channel's scale changes by no more than this factor
 
 Batches = ImageBatches | DerivedBatches
 Run = Callable[[int], list]  # from the position of a batch to an operator's outputs
@@ -140,7 +92,7 @@ class _SideBySide:
         coded = [self._coded[name] for name in node.inputs]
         in_float, in_integers = (partial(self._run, node, inputs) for inputs in (exact, coded))
         if node.rule.weighted and self.plan.layer(node.name).quantized:
-            self._quantize(node, exact[0], coded[0])
+            self.weights[node.name] = quantize_on_images(node, self.plan, exact[0], coded[0])
             in_integers = self._with_weights(node, coded[0])
         rounded = partial(self._rounded_outputs, node, in_integers)
         if self._is_derived(node, [*exact, *coded]):
@@ -182,20 +134,6 @@ class _SideBySide:
             noise += float(tf.reduce_sum(tf.math.squared_difference(reference, value)))
         return _decibels(signal, noise)
 
-    def _quantize(self, node: Node, exact: Batches, coded: Batches) -> None:
-        """Quantize one layer."""
-        weights = _quantized_from(node, self.plan, exact, coded)
-        config = self.plan.config
-        kernel, bias = weights.dequantized(node), weights.bias.astype(np.float32)
-        float_moments, moments = ChannelMoments(), ChannelMoments()
-        if config.output_matching:
-            for position in range(len(exact)):
-                float_moments.add(linear(node, exact[position], node.kernel, node.bias))
-                moments.add(linear(node, coded[position], kernel, bias))
-            weights = _matched(weights, config, float_moments, moments)
-        planned_input = self.plan.tensors.get(node.inputs[0])
-        self.weights[node.name] = hold_bias(node, weights, planned_input)
-
     def _run(self, node: Node, inputs: list[Batches], position: int) -> list:
         run = self.lowered.runs.get(node.name)
         return run_node(node, run, [value[position] for value in inputs])
@@ -232,76 +170,3 @@ def _decibels(signal: float, noise: float) -> float:
     if noise == 0.0:
         return float("inf")
     return float(10.0 * np.log10(signal / noise)) if signal else float("-inf")
-
-
-def _quantized_from(
-    node: Node, plan: QuantizationPlan, exact: Batches, coded: Batches
-) -> LayerWeights:
-    """One layer's weights before its output is matched."""
-    config, effort = plan.config, EFFORTS[plan.config.effort]
-    bits = plan.layer(node.name).weight_bits
-    weight = kernel_matrix(node).astype(np.float64)
-    moments = None
-    if second_order_refusal(node) is None and (
-        config.refit_weights or config.weight_rounding == "second_order"
-    ):
-        rows = effort.depthwise_rows if node.kind == "depthwise_conv2d" else effort.rows
-        moments = input_moments(node, exact, coded, rows)
-    if config.refit_weights and moments is not None:
-        kernel = kernel_groups(node).astype(np.float64)
-        ridge = RIDGE
-        if effort.holds_out and moments.parts:
-            ridge = held_out_ridge(kernel, moments.parts)
-        refitted = ridge_refit(kernel, moments.coded, moments.cross, ridge)
-        weight = kernel_matrix(node, kernel_from_groups(node, refitted))
-    scale = weight_scale(weight, bits, config)
-    integers = _round(node, weight, scale, bits, config, moments)
-    weights = layer_weights(node, weight, integers, scale)
-    if not config.bias_correction:
-        return weights
-    means = ChannelMoments()
-    for position in range(len(coded)):
-        means.add(coded[position])
-    return correct_bias(node, weights, bits, config, means.mean)
-
-
-def _round(
-    node: Node,
-    weight: NDArray[np.float64],
-    scale: NDArray[np.float64],
-    bits: NDArray[np.int64],
-    config: QuantizationConfig,
-    moments: InputMoments | None,
-) -> NDArray[np.int32]:
-    nearest = round_to_nearest(weight, scale, bits)
-    if config.weight_rounding == "nearest" or moments is None:
-        return nearest
-    groups = group_count(node)
-    rounded = second_order_rounding(
-        kernel_groups(node, weight.reshape(node.kernel.shape)),
-        moments.coded,
-        scale.reshape(groups, -1),
-        np.maximum(bits, LEAST_GRID_BITS).reshape(groups, -1),
-    )
-    rounded = kernel_matrix(node, kernel_from_groups(node, rounded))
-    return np.where(bits >= LEAST_GRID_BITS, rounded, nearest)
-
-
-def _matched(
-    weights: LayerWeights,
-    config: QuantizationConfig,
-    float_moments: ChannelMoments,
-    moments: ChannelMoments,
-) -> LayerWeights:
-    """Fold into scale and bias what gives each channel the float network's mean and deviation."""
-    limit = MATCHING_LIMIT if config.weight_granularity == "per_channel" else 1.0
-    factor, shift = match_channels(
-        float_moments.mean, float_moments.std, moments.mean, moments.std, limit=limit
-    )
-    scale = (weights.scale * factor).astype(np.float32).astype(np.float64)
-    return replace(
-        weights,
-        scale=scale,
-        bias=weights.bias * factor + shift,
-        offset=weights.offset * factor,
-    )

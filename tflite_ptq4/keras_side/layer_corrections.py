@@ -1,0 +1,175 @@
+"""Quantizing one layer against the float network's output, step by step.
+
+The steps in their order, each a switch of the config:
+
+    1. refit       the float weights solved anew, to give the float output from the quantized input
+    2. scale       of each output channel
+    3. rounding    second-order, or nearest
+    4. correction  the paper's, of the mean and the deviation of the weights
+    5. matching    each output channel's mean and deviation to the float network's
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from tflite_ptq4.config import QuantizationConfig
+from tflite_ptq4.graph import Node
+from tflite_ptq4.keras_side.execution import linear
+from tflite_ptq4.keras_side.input_moments import ChannelMoments, InputMoments, input_moments
+from tflite_ptq4.kernel_layout import (
+    group_count,
+    kernel_from_groups,
+    kernel_groups,
+    kernel_matrix,
+)
+from tflite_ptq4.numerics.output_matching import match_channels
+from tflite_ptq4.numerics.ridge_refit import held_out_ridge, ridge_refit
+from tflite_ptq4.numerics.second_order_rounding import second_order_rounding
+from tflite_ptq4.plan import QuantizationPlan
+from tflite_ptq4.quantized_weights import (
+    LEAST_GRID_BITS,
+    LayerWeights,
+    correct_bias,
+    hold_bias,
+    layer_weights,
+    round_to_nearest,
+    second_order_refusal,
+    weight_scale,
+)
+
+Batches = Sequence[tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What an effort of the config spends on one layer.
+
+    Attributes:
+        rows: input patches that its second moment is taken from, at most.
+        depthwise_rows: the same for a depthwise layer, each channel of which has few weights.
+        holds_out: whether images are held out to choose the ridge of the refit.
+    """
+
+    rows: int
+    depthwise_rows: int
+    holds_out: bool
+
+
+SPENDING = {
+    "fast": Spending(rows=8_192, depthwise_rows=2_048, holds_out=False),
+    "balanced": Spending(rows=32_768, depthwise_rows=4_096, holds_out=True),
+    "best": Spending(rows=262_144, depthwise_rows=32_768, holds_out=True),
+}
+RIDGE = 1.0  # of the mean diagonal of the second moment, where no images are held out
+MATCHING_LIMIT = 2.0  # a channel's scale changes by no more than this factor
+
+
+def quantize_on_images(
+    node: Node, plan: QuantizationPlan, exact: Batches, coded: Batches
+) -> LayerWeights:
+    """Quantize one layer.
+
+    Args:
+        node: a layer with weights that the plan quantizes.
+        plan: made for its network.
+        exact: batches float32 [images, ...] of its input in the float network.
+        coded: the same batches of its input in the quantized network.
+
+    Returns:
+        Its weights, as a file holds them.
+    """
+    config = plan.config
+    bits = plan.layer(node.name).weight_bits
+    moments = _moments(node, config, exact, coded)
+    weight = _refitted(node, config, moments)
+    scale = weight_scale(weight, bits, config)
+    integers = _rounded(node, config, weight, scale, bits, moments)
+    weights = layer_weights(node, weight, integers, scale)
+    if config.bias_correction:
+        weights = correct_bias(node, weights, bits, config, _mean(coded))
+    if config.output_matching:
+        weights = _matched(node, config, weights, exact, coded)
+    return hold_bias(node, weights, plan.tensors.get(node.inputs[0]))
+
+
+def _moments(
+    node: Node, config: QuantizationConfig, exact: Batches, coded: Batches
+) -> InputMoments | None:
+    """Second moments of what the weights are multiplied with, where a step needs them."""
+    needed = config.refit_weights or config.weight_rounding == "second_order"
+    if not needed or second_order_refusal(node) is not None:
+        return None
+    spending = SPENDING[config.effort]
+    depthwise = node.kind == "depthwise_conv2d"
+    return input_moments(
+        node, exact, coded, spending.depthwise_rows if depthwise else spending.rows
+    )
+
+
+def _refitted(
+    node: Node, config: QuantizationConfig, moments: InputMoments | None
+) -> NDArray[np.float64]:
+    if not config.refit_weights or moments is None:
+        return kernel_matrix(node).astype(np.float64)
+    kernel = kernel_groups(node).astype(np.float64)
+    ridge = RIDGE
+    if SPENDING[config.effort].holds_out and moments.parts:
+        ridge = held_out_ridge(kernel, moments.parts)
+    refitted = ridge_refit(kernel, moments.coded, moments.cross, ridge)
+    return kernel_matrix(node, kernel_from_groups(node, refitted))
+
+
+def _rounded(
+    node: Node,
+    config: QuantizationConfig,
+    weight: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    bits: NDArray[np.int64],
+    moments: InputMoments | None,
+) -> NDArray[np.int32]:
+    nearest = round_to_nearest(weight, scale, bits)
+    if config.weight_rounding == "nearest" or moments is None:
+        return nearest
+    groups = group_count(node)
+    rounded = second_order_rounding(
+        kernel_groups(node, weight.reshape(node.kernel.shape)),
+        moments.coded,
+        scale.reshape(groups, -1),
+        np.maximum(bits, LEAST_GRID_BITS).reshape(groups, -1),
+    )
+    rounded = kernel_matrix(node, kernel_from_groups(node, rounded))
+    return np.where(bits >= LEAST_GRID_BITS, rounded, nearest)
+
+
+def _mean(batches: Batches) -> NDArray[np.float64]:
+    """The mean of each channel."""
+    moments = ChannelMoments()
+    for position in range(len(batches)):
+        moments.add(batches[position])
+    return moments.mean
+
+
+def _matched(
+    node: Node, config: QuantizationConfig, weights: LayerWeights, exact: Batches, coded: Batches
+) -> LayerWeights:
+    """Fold into scale and bias what gives each channel the float network's mean and deviation."""
+    kernel, bias = weights.dequantized(node), weights.bias.astype(np.float32)
+    wanted, found = ChannelMoments(), ChannelMoments()
+    for position in range(len(exact)):
+        wanted.add(linear(node, exact[position], node.kernel, node.bias))
+        found.add(linear(node, coded[position], kernel, bias))
+    limit = MATCHING_LIMIT if config.weight_granularity == "per_channel" else 1.0
+    factor, shift = match_channels(wanted.mean, wanted.std, found.mean, found.std, limit=limit)
+    scale = (weights.scale * factor).astype(np.float32).astype(np.float64)
+    return replace(
+        weights,
+        scale=scale,
+        bias=weights.bias * factor + shift,
+        offset=weights.offset * factor,
+    )
