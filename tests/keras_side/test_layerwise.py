@@ -12,7 +12,7 @@ from keras import layers
 from keras_networks import build, chain, images_for
 
 from tflite_ptq4 import LayerRule, QuantizationConfig
-from tflite_ptq4.keras_side import layerwise
+from tflite_ptq4.keras_side import layer_corrections, layerwise
 from tflite_ptq4.keras_side.calibration import calibrate
 from tflite_ptq4.keras_side.execution import activate, linear, run_node
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
@@ -292,3 +292,24 @@ def test_progress_sees_every_operator_and_the_result_is_the_same_twice() -> None
     for name, expected in run.weights.items():
         for field in ("integers", "scale", "bias"):
             np.testing.assert_array_equal(getattr(weights[name], field), getattr(expected, field))
+
+
+@pytest.mark.parametrize(
+    ("effort", "most_inputs", "held_out"),
+    [("balanced", 36, True), ("balanced", 35, False), ("fast", 36, False)],
+)
+def test_images_are_held_out_where_that_is_worth_its_time(
+    effort: str, most_inputs: int, held_out: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both convolutions of 3x3 taps on at most 4 channels: 27 and 36 inputs."""
+    asked: list[int] = []
+
+    def choose(kernel: np.ndarray, parts: tuple) -> float:
+        asked.append(kernel.shape[1])
+        return 1.0
+
+    monkeypatch.setattr(layer_corrections, "held_out_ridge", choose)
+    monkeypatch.setattr(layer_corrections, "MOST_HELD_OUT_INPUTS", most_inputs)
+    model = chain(layers.Conv2D(4, 3, activation="relu"), layers.Conv2D(4, 3))
+    quantized(model, EVERYTHING.replace(effort=effort))
+    assert (36 in asked) is held_out

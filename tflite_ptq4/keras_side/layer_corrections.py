@@ -67,6 +67,7 @@ SPENDING = {
     "best": Spending(rows=262_144, depthwise_rows=32_768, holds_out=True),
 }
 RIDGE = 1.0  # of the mean diagonal of the second moment, where no images are held out
+MOST_HELD_OUT_INPUTS = 2_304  # beyond, ten more solutions would cost more than all other steps
 MATCHING_LIMIT = 2.0  # a channel's scale changes by no more than this factor
 
 
@@ -119,7 +120,8 @@ def _refitted(
         return kernel_matrix(node).astype(np.float64)
     kernel = kernel_groups(node).astype(np.float64)
     ridge = RIDGE
-    if SPENDING[config.effort].holds_out and moments.parts:
+    few_enough = kernel.shape[1] <= MOST_HELD_OUT_INPUTS
+    if SPENDING[config.effort].holds_out and moments.parts and few_enough:
         ridge = held_out_ridge(kernel, moments.parts)
     refitted = ridge_refit(kernel, moments.coded, moments.cross, ridge)
     return kernel_matrix(node, kernel_from_groups(node, refitted))
