@@ -1,7 +1,10 @@
 """Every network of a test bed through calibration, two presets and two targets, as one table.
 
-    python examples/network_matrix.py                      # all of them; writes docs/networks.md
-    python examples/network_matrix.py MobileNetV2 UNet     # some of them, printed only
+    python examples/network_matrix.py                      # all of them, half an hour
+    python examples/network_matrix.py MobileNetV2 UNet     # some of them
+
+After each network its figures go into docs/networks.json, and docs/networks.md is written anew from
+that file: networks that were not measured this time keep the figures that they had.
 
 The networks have random weights and BatchNormalization statistics from one pass over random images,
 at the smallest input size that they take. So the table shows that a network passes, what of it is
@@ -19,7 +22,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "networks.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 PRESETS = ("w4a8", "w4a4")
 TARGETS = ("int8_container", "packed_int4")
 IMAGES = 16
@@ -267,6 +270,24 @@ def render(rows: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def update_page(rows: list[dict], folder: Path) -> None:
+    """Put the rows of one network among those of the others, and write the page of all."""
+    from tflite_ptq4.atomic_write import write_bytes
+
+    path = folder / "networks.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known[rows[0]["network"]] = rows
+    ordered = {name: known[name] for name in (*APPLICATIONS, *OTHERS) if name in known}
+    folder.mkdir(exist_ok=True)
+    write_bytes(path, (json.dumps(ordered, indent=1) + "\n").encode())
+    page = (
+        "# Networks\n\nMade by `python examples/network_matrix.py`: random weights, smallest input "
+        "size, outputs of the file against the simulated Keras model in decibels; 99 stands for "
+        "equal outputs.\n\n" + render([row for found in ordered.values() for row in found])
+    )
+    write_bytes(folder / "networks.md", page.encode())
+
+
 def main() -> int:
     """Measure each network in a process of its own, so that memory does not add up."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -277,28 +298,20 @@ def main() -> int:
     if arguments.json:
         print("ROWS " + json.dumps([row for name in names for row in measure(name)]))
         return 0
-    rows: list[dict] = []
+    failed = 0
     for name in names:
         done = subprocess.run(
             [sys.executable, __file__, name, "--json"], capture_output=True, text=True, check=False
         )
         found = [line[5:] for line in done.stdout.splitlines() if line.startswith("ROWS ")]
         if not found:
+            failed += 1
             print(f"{name} failed:\n{done.stderr[-2000:]}", file=sys.stderr)
             continue
-        new = json.loads(found[0])
-        rows += new
-        for row in new:
-            print(json.dumps(row), flush=True)
-    page = (
-        "# Networks\n\nMade by `python examples/network_matrix.py`: random weights, smallest input "
-        "size, outputs of the file against the simulated Keras model.\n\n" + render(rows)
-    )
-    if not arguments.networks:
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(page, encoding="utf-8")
-    print(render(rows))
-    return 0
+        rows = json.loads(found[0])
+        update_page(rows, DOCS)
+        print(render(rows), flush=True)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
