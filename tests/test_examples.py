@@ -300,25 +300,30 @@ def test_a_ratio_of_times_is_taken_round_by_round() -> None:
     assert other["times_smaller"] == 80 / 50
 
 
-def test_the_ablation_of_the_paper_has_its_rows(
-    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
-) -> None:
+def labelled_network(folder: Path, rng: np.random.Generator) -> list[str]:
+    """A tiny network, 24 images of which it gets 18 right, 9 for calibration: as options."""
     import keras
-    from reproduce_paper_table import FLOAT_TOP1, TABLE, main
 
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Conv2D(8, 3, activation="relu") for _ in range(3)]
     head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(4)]
     model = keras.Sequential([keras.Input((8, 8, 3)), *layers, *head])
-    model.save(tmp_path / "model.keras")
+    model.save(folder / "tiny.keras")
     pixels = rng.integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
-    answers = model.predict((pixels - 120.0) / 60, verbose=0).argmax(axis=1)
-    answers[:6] = (answers[:6] + 1) % 4
-    np.savez(tmp_path / "labelled.npz", x=pixels, y=answers)
-    np.save(tmp_path / "calibration.npy", pixels[:9])
-    images = ["--calibration", tmp_path / "calibration.npy", "--data", tmp_path / "labelled.npz"]
-    options = [*map(str, [tmp_path / "model.keras", *images]), "--mean", "120", "--std", "60"]
-    main([*options, "--samples", "8", "--json"])
+    labels = model.predict((pixels - 120.0) / 60, verbose=0).argmax(axis=1)
+    labels[:6] = (labels[:6] + 1) % 4
+    np.savez(folder / "labelled.npz", x=pixels, y=labels)
+    np.save(folder / "calibration.npy", pixels[:9])
+    images = ["--calibration", folder / "calibration.npy", "--data", folder / "labelled.npz"]
+    return [*map(str, [folder / "tiny.keras", *images]), "--mean", "120", "--std", "60"]
+
+
+def test_the_ablation_of_the_paper_has_its_rows(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from reproduce_paper_table import FLOAT_TOP1, TABLE, main
+
+    main([*labelled_network(tmp_path, rng), "--samples", "8", "--json"])
     result = json.loads(capsys.readouterr().out)
     rows = {(row["bits"], row["methods"]): row for row in result["rows"]}
     assert list(rows) == [("float", ""), *((bits, methods) for bits, methods, _ in TABLE)]
@@ -358,23 +363,10 @@ def test_two_networks_are_compared_on_the_images_that_they_share() -> None:
 def test_accuracy_is_held_against_an_earlier_run(
     tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import keras
     from measure_accuracy import CASES, FLOAT, main
 
-    keras.utils.set_random_seed(0)
-    layers = [keras.layers.Conv2D(8, 3, activation="relu") for _ in range(3)]
-    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(4)]
-    model = keras.Sequential([keras.Input((8, 8, 3)), *layers, *head])
-    model.save(tmp_path / "tiny.keras")
-    pixels = rng.integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
-    labels = model.predict((pixels - 120.0) / 60, verbose=0).argmax(axis=1)
-    labels[:6] = (labels[:6] + 1) % 4
-    np.savez(tmp_path / "labelled.npz", x=pixels, y=labels)
-    np.save(tmp_path / "calibration.npy", pixels[:8])
-    images = ["--calibration", tmp_path / "calibration.npy", "--data", tmp_path / "labelled.npz"]
     reference = tmp_path / "docs" / "results.json"
-    options = [tmp_path / "tiny.keras", *images, "--reference", reference]
-    options = [*map(str, options), "--mean", "120", "--std", "60"]
+    options = [*labelled_network(tmp_path, rng), "--samples", "8", "--reference", str(reference)]
 
     with pytest.raises(SystemExit) as stopped:
         main(options)

@@ -282,8 +282,8 @@ class _Planner:
 
     def _reader_energy(self, name: str, channels: int) -> NDArray[np.float64] | None:
         """How much the layers that read a tensor amplify an error in each of its channels."""
-        readers = [node for node in self.graph.nodes if node.name in self._weighted_readers(name)]
-        energies = [input_energy(node) for node in readers]
+        names = self._weighted_readers(name)
+        energies = [input_energy(node) for node in self.graph.nodes if node.name in names]
         if not energies or any(len(energy) != channels for energy in energies):
             return None
         return np.sum(energies, axis=0)
