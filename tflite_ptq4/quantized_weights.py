@@ -38,12 +38,15 @@ class LayerWeights:
         bias: float64 [c_out], with every correction in it.
         offset: float64 [c_out], what the paper's own correction of the mean adds to every weight of
             a channel; zeros wherever weights lie on the integer grid.
+        unrounded: float32, in the layout of the kernel, what the integers were rounded from, with
+            the factors of later corrections; None where that is the float kernel itself.
     """
 
     integers: NDArray[np.int8]
     scale: NDArray[np.float64]
     bias: NDArray[np.float64]
     offset: NDArray[np.float64]
+    unrounded: NDArray[np.float32] | None = None
 
     def dequantized(self, node: Node) -> NDArray[np.float32]:
         """The kernel that the integers stand for, float32 in the layout of `node.kernel`."""
@@ -272,11 +275,27 @@ def correct_bias(
         weights = replace(weights, scale=_float32(weights.scale * ratio))
     quantized = kernel_matrix(node, weights.dequantized(node)).astype(np.float64)
     if config.mean_correction == "bias":
-        shift = bias_from_input_mean(float_weight - quantized, _mean_per_weight(node, input_mean))
+        shift = output_shift(node, float_weight - quantized, input_mean)
         return replace(weights, bias=weights.bias + shift)
     if config.mean_correction == "weights":
         return replace(weights, offset=mean_shift(float_weight, quantized))
     return weights
+
+
+def output_shift(
+    node: Node, difference: NDArray[np.float64], input_mean: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """By how much a difference of the weights moves the mean of each output channel.
+
+    Args:
+        node: the layer.
+        difference: float64 [n, c_out], in the layout of `kernel_matrix`.
+        input_mean: float64 [c_in], expected input.
+
+    Returns:
+        float64 [c_out].
+    """
+    return bias_from_input_mean(difference, _mean_per_weight(node, input_mean))
 
 
 def _mean_per_weight(node: Node, input_mean: NDArray[np.float64]) -> NDArray[np.float64]:

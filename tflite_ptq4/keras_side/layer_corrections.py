@@ -23,8 +23,10 @@ from tflite_ptq4.graph import Node
 from tflite_ptq4.keras_side.execution import linear
 from tflite_ptq4.keras_side.input_moments import ChannelMoments, InputMoments, input_moments
 from tflite_ptq4.kernel_layout import (
+    along_outputs,
     group_count,
     kernel_from_groups,
+    kernel_from_matrix,
     kernel_groups,
     kernel_matrix,
 )
@@ -92,6 +94,8 @@ def quantize_on_images(
     scale = weight_scale(weight, bits, config)
     integers = _rounded(node, config, weight, scale, bits, moments)
     weights = layer_weights(node, weight, integers, scale)
+    if config.refit_weights:
+        weights = replace(weights, unrounded=kernel_from_matrix(node, weight).astype(np.float32))
     if config.bias_correction:
         weights = correct_bias(node, weights, bits, config, _mean(coded))
     if config.output_matching:
@@ -169,9 +173,11 @@ def _matched(
     limit = MATCHING_LIMIT if config.weight_granularity == "per_channel" else 1.0
     factor, shift = match_channels(wanted.mean, wanted.std, found.mean, found.std, limit=limit)
     scale = (weights.scale * factor).astype(np.float32).astype(np.float64)
+    unrounded = node.kernel if weights.unrounded is None else weights.unrounded
     return replace(
         weights,
         scale=scale,
         bias=weights.bias * factor + shift,
         offset=weights.offset * factor,
+        unrounded=(unrounded * along_outputs(node, factor)).astype(np.float32),
     )
