@@ -75,7 +75,8 @@ def configs(draw: st.DrawFn) -> QuantizationConfig:
         first_layer_bits=draw(st.none() | BITS),
         last_layer_bits=draw(st.none() | BITS),
         depthwise_weight_bits=draw(st.none() | BITS),
-        depthwise_average_bits=draw(st.none() | st.floats(0, 8)),
+        weight_bit_budget=draw(st.none() | st.floats(0, 8)),
+        activation_bit_budget=draw(st.none() | st.floats(0, 8)),
         input_bits=draw(BITS),
         output_bits=draw(BITS),
         signed_activation_bits=draw(st.none() | BITS),
@@ -158,7 +159,8 @@ WIDTHS = {
 NUMBERS = {
     "percentile": "a number from 50 to 100",
     "average_weight_bits": "a number from 0 to 8, or None",
-    "depthwise_average_bits": "a number from 0 to 8, or None",
+    "weight_bit_budget": "a number from 0 to 8, or None",
+    "activation_bit_budget": "a number from 0 to 8, or None",
     "average_activation_bits": "a number from 0 to 8, or None",
 }
 
@@ -453,7 +455,11 @@ class TestPrecedence:
     ) -> None:
         config = QuantizationConfig(activation_bits=6, rules=rules)
         assert config.for_layer("conv_1", "Conv2D") == LayerSettings(
-            quantize=True, reason=reason, **(DEFAULT | changes)
+            quantize=True,
+            reason=reason,
+            usual_weight_bits="weight_bits" not in changes,
+            usual_activation_bits="activation_bits" not in changes,
+            **(DEFAULT | changes),
         )
 
     @pytest.mark.parametrize(
@@ -539,16 +545,16 @@ class TestPrecedence:
         assert config.for_layer("conv_1", "Conv2D").weight_bits == 4
         assert config.for_layer("Conv_1", "Conv2D").weight_bits == 3
 
-    def test_an_exception_takes_a_layer_out_of_the_allocation(self) -> None:
-        config = QuantizationConfig(
-            weight_bit_allocation="exact", activation_bit_allocation="paper", rules=(TYPE_7,)
-        )
+    def test_an_exception_names_the_bits_that_an_allocation_or_a_budget_may_not_change(
+        self,
+    ) -> None:
+        config = QuantizationConfig(rules=(TYPE_7,))
         inner = config.for_layer("dense", "Dense")
-        assert (inner.allocate_weight_bits, inner.allocate_activation_bits) == (True, True)
+        assert (inner.usual_weight_bits, inner.usual_activation_bits) == (True, True)
         first = config.for_layer("dense", "Dense", first=True)
-        assert (first.allocate_weight_bits, first.allocate_activation_bits) == (False, True)
+        assert (first.usual_weight_bits, first.usual_activation_bits) == (False, True)
         ruled = config.for_layer("conv_1", "Conv2D")
-        assert (ruled.allocate_weight_bits, ruled.allocate_activation_bits) == (False, False)
+        assert (ruled.usual_weight_bits, ruled.usual_activation_bits) == (False, False)
 
 
 class TestProperties:
@@ -630,12 +636,15 @@ class TestProperties:
             last_layer_bits=None,
             depthwise_weight_bits=8,
             signed_activation_bits=8,
+            weight_bit_budget=4.15,
+            activation_bit_budget=4.5,
             activation_bits=4,
             output_matching=True,
             rules=(NAME_3, TYPE_2),
         )
         assert config.describe() == (
             "weights 3.5 bits on average (exact allocation) per_channel (squared_error, "
-            "second_order rounding, refit, bias correction, first 8, depthwise 8), "
-            "activations 4 bits per_tensor (auto, signed 8), output matching, 2 layer rules"
+            "second_order rounding, refit, bias correction, first 8, depthwise 8, budget 4.15), "
+            "activations 4 bits per_tensor (auto, signed 8, budget 4.5), output matching, "
+            "2 layer rules"
         )

@@ -11,6 +11,7 @@ from tflite_ptq4.graph import LayerGraph
 from tflite_ptq4.operator_rules import OutputScale
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.planning import build_plan, end_layers
+from tflite_ptq4.sensitivity import Sensitivity
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
 
@@ -97,7 +98,7 @@ def depthwise_stack() -> LayerGraph:
 @pytest.mark.parametrize(
     ("average", "raised"),
     [
-        (None, "abc"),
+        (None, ""),
         # 730 weights at 4 bits; 8 bits add 4 to each: 72 for a, 144 for b, 144 for c.
         (4.0, ""),
         (4.09, ""),  # 65.7 bits to give
@@ -108,11 +109,92 @@ def depthwise_stack() -> LayerGraph:
     ],
 )
 def test_small_depthwise_layers_get_their_bits_first(average: float | None, raised: str) -> None:
-    config = QuantizationConfig(depthwise_weight_bits=8, depthwise_average_bits=average)
+    config = QuantizationConfig(weight_bit_budget=average)
     graph = depthwise_stack()
     plan = build_plan(graph, statistics_of(graph), config)
     found = {name for name in "abc" if plan.layer(name).weight_bits.max() == 8}
     assert found == set(raised)
+    assert all("weight_bit_budget" in plan.layer(name).reason for name in raised)
+
+
+@pytest.mark.parametrize(
+    ("errors", "average", "raised"),
+    [
+        # The cost of 8 bits: 72 bits for a, 144 for b and c, 2560 for body, of 730 * (average - 4).
+        ({"a": 1.0, "b": 3.0, "c": 1.0}, 4.2, {"b"}),  # 146 bits: b gains 3/144, a 1/72
+        ({"a": 1.0, "b": 1.0, "c": 1.0}, 4.2, {"a"}),  # b no longer fits after a
+        ({"a": 0.0, "b": 0.0, "c": 0.0}, 8.0, set()),  # nothing to gain
+        ({"body": 100.0, "a": 1.0}, 4.2, {"a"}),  # body is too large
+        ({"body": 100.0, "a": 1.0}, 7.61, {"a", "body"}),  # 2635 bits
+        ({"first": 100.0, "last": 100.0}, 8.0, set()),  # the ends have their own
+    ],
+)
+def test_the_most_sensitive_layers_for_a_bit_get_their_bits_first(
+    errors: dict[str, float], average: float, raised: set[str]
+) -> None:
+    graph = depthwise_stack()
+    measured = {name: Sensitivity(weights=error) for name, error in errors.items()}
+    config = QuantizationConfig(weight_bit_budget=average, first_layer_bits=5, last_layer_bits=5)
+    plan = build_plan(graph, statistics_of(graph), config, measured)
+    assert {layer.name for layer in plan.layers if layer.weight_bits.max() == 8} == raised
+
+
+def test_a_budget_changes_no_bits_that_a_rule_names() -> None:
+    graph = depthwise_stack()
+    rules = (LayerRule(match="a", weight_bits=4), LayerRule(match="b", weight_bits=6))
+    config = QuantizationConfig(weight_bit_budget=4.5, rules=rules)
+    plan = build_plan(graph, statistics_of(graph), config)
+    # b takes 72 of the 365 bits, c 144.
+    assert [int(plan.layer(name).weight_bits[0]) for name in "abc"] == [4, 6, 8]
+
+
+@pytest.mark.parametrize(
+    ("errors", "budget", "expected"),
+    [
+        # image 8 bits, left, right, sum usual 4, body 8 as input of the last layers (pool takes its
+        # scale), heads 8: 7 tensors of 32 elements each, 44 bits a position, 6.286 on average.
+        ({"left": 1.0, "sum": 1.0}, 6.286, {}),
+        ({"left": 1.0, "sum": 9.0}, 6.43, {"sum": 5}),  # 45 bits
+        ({"left": 1.0, "sum": 9.0}, 6.58, {"sum": 6}),  # 46: 9/4 is still more than 1
+        ({"left": 1.0, "sum": 9.0}, 6.72, {"left": 5, "sum": 6}),  # 47: 1 is more than 9/16
+        ({"left": 1.0, "sum": 1.0}, 8.0, {"left": 8, "sum": 8}),
+        (None, 6.86, {"right": 8}),  # not measured: signed ones, at once
+        (None, 6.85, {}),
+    ],
+)
+def test_the_most_sensitive_activations_get_their_bits_first(
+    errors: dict[str, float] | None, budget: float, expected: dict[str, int]
+) -> None:
+    measured = None
+    if errors is not None:
+        measured = {name: Sensitivity(activation=error) for name, error in errors.items()}
+    config = QuantizationConfig(activation_bits=4, activation_bit_budget=budget)
+    graph = branched()
+    plan = build_plan(graph, statistics_of(graph), config, measured)
+    bits = {name: int(plan.tensors[name].bits[0]) for name in ("left", "right", "sum")}
+    assert bits == {"left": 4, "right": 4, "sum": 4} | expected
+    assert all("activation_bit_budget" in plan.tensors[name].reason for name in expected)
+
+
+def test_tensors_on_one_scale_are_raised_together() -> None:
+    graph = graph_of(
+        weighted("stem", "image", KERNEL, activation="relu"),
+        weighted("a", "stem", KERNEL, activation="relu"),
+        weighted("b", "stem", KERNEL, activation="relu"),
+        plain("joined", "concatenate", "a", "b"),
+        weighted("body", "joined", np.ones((1, 1, 4, 2)), activation="relu"),
+        weighted("last", "body", KERNEL),
+    )
+    # image, body and last have 8 bits, stem and joined (32 + 64 elements) 4: 6 a position of 7.
+    config = QuantizationConfig(activation_bits=4, activation_bit_budget=6.5)
+    measured = {"a": Sensitivity(activation=1.0), "b": Sensitivity(activation=1.0)}
+    plan = build_plan(graph, statistics_of(graph), config, measured)
+    assert [int(plan.tensors[name].bits[0]) for name in ("stem", "a", "b", "joined")] == [
+        4,
+        5,
+        5,
+        5,
+    ]
 
 
 def test_no_exceptions_where_none_are_asked_for() -> None:

@@ -55,17 +55,17 @@ def test_the_paper_preset_has_its_three_parts() -> None:
     assert config.bias_correction and config.variance_correction
     assert config.quantized_tensors == "layer_inputs"
     assert config.weight_rounding == "nearest" and not config.refit_weights
-    assert config.depthwise_weight_bits is None
+    assert config.depthwise_weight_bits is None and not config.has_budget
 
 
 @pytest.mark.parametrize("name", ["w4a4", "w8a4"])
-def test_four_bit_activations_keep_signed_tensors_at_8_bits(name: str) -> None:
-    assert QuantizationConfig.preset(name).signed_activation_bits == 8
+def test_four_bit_activations_are_so_within_half_a_bit_on_average(name: str) -> None:
+    assert QuantizationConfig.preset(name).activation_bit_budget == 4.5
 
 
-def test_the_strict_preset_differs_in_its_signed_tensors_alone() -> None:
+def test_the_strict_preset_differs_in_its_budget_of_activation_bits_alone() -> None:
     strict = QuantizationConfig.preset("w4a4_strict")
-    assert strict == QuantizationConfig.preset("w4a4", signed_activation_bits=None)
+    assert strict == QuantizationConfig.preset("w4a4", activation_bit_budget=None)
 
 
 def test_overrides_replace_fields_and_are_checked() -> None:

@@ -72,7 +72,7 @@ class QuantizationConfig:
             an allocation that meets the average exactly.
         activation_bit_allocation: the same for activations, which are then clipped per channel.
         minimum_bits: fewest bits that an allocation gives; at 0 a channel becomes its mean.
-        maximum_bits: most bits that an allocation gives.
+        maximum_bits: most bits that an allocation or a budget gives.
         bias_correction: correct the mean and the deviation of the quantized weights (section 5).
         mean_correction: how it corrects the mean: through the bias of the layer or by moving the
             cheapest roundings, which both keep the weights on the integer grid; in the weights
@@ -88,9 +88,14 @@ class QuantizationConfig:
         first_layer_bits: weight bits of the first layer, None for no exception.
         last_layer_bits: weight bits of the last layer, None for no exception.
         depthwise_weight_bits: weight bits of depthwise convolutions, None for no exception.
-        depthwise_average_bits: depthwise layers get those bits, the smallest first, as long as the
-            weights of all layers but the first and the last have no more bits on average; None for
-            all of them.
+        weight_bit_budget: layers that nothing else names get `maximum_bits` in place of
+            `weight_bits`, as long as the weights of all layers but the first and the last have no
+            more than this on average: where images are given, first those that cost the outputs
+            most for a bit, otherwise depthwise layers, the smallest first. None for no such layers.
+        activation_bit_budget: activations that nothing else names get up to `maximum_bits` in place
+            of `activation_bits`, as long as all elements have no more than this on average: those
+            that cost the outputs most for a bit, or without images those that no ReLU precedes.
+            None for no such activations. It has no effect on activations clipped per channel.
         input_bits: bits of the network's input.
         output_bits: bits of the network's output.
         signed_activation_bits: bits of the activations that no ReLU precedes, None for
@@ -126,7 +131,8 @@ class QuantizationConfig:
     first_layer_bits: Bits | None = 8
     last_layer_bits: Bits | None = 8
     depthwise_weight_bits: Bits | None = None
-    depthwise_average_bits: AverageBits | None = None
+    weight_bit_budget: AverageBits | None = None
+    activation_bit_budget: AverageBits | None = None
     input_bits: Bits = 8
     output_bits: Bits = 8
     signed_activation_bits: Bits | None = None
@@ -203,6 +209,11 @@ class QuantizationConfig:
     def default_target(self) -> str:
         """The export target that holds what the config asks for and runs in most places."""
         return "float_simulated" if self.needs_float_target else "int8_container"
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether single layers or activations get more bits than usual within an average."""
+        return self.weight_bit_budget is not None or self.activation_bit_budget is not None
 
     @property
     def needs_images(self) -> bool:
@@ -289,12 +300,8 @@ class QuantizationConfig:
             activation_bits=resolve("activation_bits", ["signed_activation_bits"] * signed_output),
             activation_clipping=resolve("activation_clipping"),
             reason="; ".join(reasons) or "default",
-            allocate_weight_bits=(
-                self.weight_bit_allocation != "none" and "weight_bits" not in excepted
-            ),
-            allocate_activation_bits=(
-                self.activation_bit_allocation != "none" and "activation_bits" not in excepted
-            ),
+            usual_weight_bits="weight_bits" not in excepted,
+            usual_activation_bits="activation_bits" not in excepted,
         )
 
     def replace(self, **changes: Any) -> QuantizationConfig:
@@ -385,9 +392,13 @@ class QuantizationConfig:
         for label, name in (*ends, ("depthwise", "depthwise_weight_bits")):
             if getattr(self, name) is not None:
                 weights.append(f"{label} {getattr(self, name)}")
+        if self.weight_bit_budget is not None:
+            weights.append(f"budget {self.weight_bit_budget:g}")
         activations = [self.activation_clipping]
         if self.signed_activation_bits is not None:
             activations.append(f"signed {self.signed_activation_bits}")
+        if self.activation_bit_budget is not None:
+            activations.append(f"budget {self.activation_bit_budget:g}")
         granularity = "per_channel" if self.needs_per_channel_activations else "per_tensor"
         parts = [
             _described("weights", self.mean_weight_bits, self.weight_bit_allocation)

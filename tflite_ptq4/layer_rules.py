@@ -74,9 +74,9 @@ class LayerSettings:
         activation_bits: bits of the layer's output.
         activation_clipping: how the output is clipped.
         reason: the fields or rules that these values come from, "default" if from none.
-        allocate_weight_bits: whether an allocation spreads the config's `mean_weight_bits` over
-            the channels; False where every channel has `weight_bits`, e.g. by a rule.
-        allocate_activation_bits: the same for the output.
+        usual_weight_bits: whether no rule and no exception names the bits of the weights, so that
+            an allocation or a budget may change them.
+        usual_activation_bits: the same for the output.
     """
 
     quantize: bool
@@ -84,8 +84,8 @@ class LayerSettings:
     activation_bits: int | None
     activation_clipping: ActivationClipping | None
     reason: str
-    allocate_weight_bits: bool = False
-    allocate_activation_bits: bool = False
+    usual_weight_bits: bool = False
+    usual_activation_bits: bool = False
 
 
 def rules_from_list(rules: Any) -> tuple[LayerRule, ...]:

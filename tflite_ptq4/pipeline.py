@@ -174,6 +174,7 @@ def quantize_model(
         StatisticsError: the statistics are of another model.
         DataError: the images do not fit the model, or are not finite.
     """
+    from tflite_ptq4.keras_side.bit_ranking import measured_for_budgets
     from tflite_ptq4.keras_side.layerwise import quantize_layer_by_layer
     from tflite_ptq4.keras_side.lowering import lower, require_quantizable
     from tflite_ptq4.keras_side.tensor_specs import at_sizes
@@ -193,7 +194,8 @@ def quantize_model(
         arrays = finite_arrays(dict(zip(names, lowered.trace.unpack(images), strict=True)))
         sizes = {name: array.shape[1:] for name, array in zip(names, arrays, strict=True)}
         lowered = at_sizes(lowered, sizes)
-    plan = build_plan(lowered.graph, statistics, config)
+    measured = None if images is None else measured_for_budgets(lowered, statistics, config, arrays)
+    plan = build_plan(lowered.graph, statistics, config, measured)
     if images is None:
         weights, sqnr = quantize_weights(lowered.graph, plan, statistics), {}
     else:

@@ -12,16 +12,19 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from tflite_ptq4.bit_budgets import raised_activation_bits, raised_weight_bits
 from tflite_ptq4.clipping import choose_clip
 from tflite_ptq4.config import LayerSettings, QuantizationConfig
 from tflite_ptq4.errors import ModelError, StatisticsError
 from tflite_ptq4.graph import LayerGraph, Node
+from tflite_ptq4.integer_region import integer_operators, scale_sources
 from tflite_ptq4.kernel_layout import input_energy, kernel_matrix
 from tflite_ptq4.numerics.bit_allocation import allocate_bits
 from tflite_ptq4.numerics.ranges import affine_range
 from tflite_ptq4.operator_rules import OutputScale
 from tflite_ptq4.plan import LayerPlan, QuantizationPlan, TensorPlan
 from tflite_ptq4.quantized_weights import second_order_refusal
+from tflite_ptq4.sensitivity import Sensitivity
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
 from tflite_ptq4.weight_error import weight_error_table
 
@@ -30,6 +33,7 @@ def build_plan(
     graph: LayerGraph,
     statistics: Mapping[str, TensorStatistics],
     config: QuantizationConfig,
+    measured: Mapping[str, Sensitivity] | None = None,
 ) -> QuantizationPlan:
     """Decide bits, scale and clip of every tensor, and bits of every weight.
 
@@ -37,6 +41,8 @@ def build_plan(
         graph: the lowered model.
         statistics: of every tensor of the graph that computes values of its own.
         config: the choices.
+        measured: what quantizing each operator alone costs the outputs of the network, for the
+            budgets of the config; None where it was not measured.
 
     Returns:
         The plan; every operator is in it, as quantized or with the reason why not.
@@ -45,7 +51,7 @@ def build_plan(
         StatisticsError: a tensor has no statistics, or they do not fit the graph.
         ModelError: the config leaves every layer in float.
     """
-    planner = _Planner(graph, statistics, config)
+    planner = _Planner(graph, statistics, config, measured)
     layers = tuple(planner.layer_plan(node) for node in graph.nodes)
     if not any(layer.quantized and layer.weight_bits is not None for layer in layers):
         reasons = "; ".join(sorted({layer.reason for layer in layers if layer.reason})[:5])
@@ -100,17 +106,25 @@ class _Planner:
         graph: LayerGraph,
         statistics: Mapping[str, TensorStatistics],
         config: QuantizationConfig,
+        measured: Mapping[str, Sensitivity] | None,
     ) -> None:
         self.graph, self.statistics, self.config = graph, statistics, config
         self.first, self.last = end_layers(graph)
-        self.excepted = _excepted_depthwise(graph, config, self.first | self.last)
         self.settings = {node.name: self._settings(node) for node in graph.nodes}
-        self.quantized = _integer_nodes(graph, self.settings)
+        self.quantized = integer_operators(graph, self.settings)
         self.quantized_tensors = tuple(
             name for name in graph.tensors if self._touches_integers(name)
         )
-        self.sources = _scale_sources(graph, self.quantized, config)
+        self.sources = scale_sources(graph, self.quantized, config)
         self._own_plans: dict[str, TensorPlan] = {}
+        ends = self.first | self.last
+        counted = [
+            node
+            for node in graph.weighted_nodes
+            if node.name in self.quantized and node.name not in ends
+        ]
+        self.raised_layers = raised_weight_bits(counted, self.settings, config, measured)
+        self.raised_tensors = self._raised_tensors(measured)
 
     def layer_plan(self, node: Node) -> LayerPlan:
         """The plan of one operator."""
@@ -124,6 +138,8 @@ class _Planner:
             )
         elif node.rule.weighted:
             bits = self._weight_bits(node, settings)
+            if node.name in self.raised_layers:
+                reason = f"weight_bits={bits.max()} within weight_bit_budget"
             refusal = second_order_refusal(node)
             if self.config.weight_rounding == "second_order" and refusal is not None:
                 reason = f"{reason}; {refusal}"
@@ -151,7 +167,7 @@ class _Planner:
             node.layer_type,
             first=node.name in self.first,
             last=node.name in self.last,
-            depthwise=node.name in self.excepted,
+            depthwise=node.kind == "depthwise_conv2d",
             signed_output=node.output not in self.graph.nonnegative,
         )
 
@@ -164,7 +180,9 @@ class _Planner:
 
     def _weight_bits(self, node: Node, settings: LayerSettings) -> NDArray[np.int64]:
         channels = node.output_channels
-        if not settings.allocate_weight_bits:
+        if node.name in self.raised_layers:
+            return np.full(channels, self.raised_layers[node.name], dtype=np.int64)
+        if self.config.weight_bit_allocation == "none" or not settings.usual_weight_bits:
             return np.full(channels, settings.weight_bits, dtype=np.int64)
         weight = kernel_matrix(node)
         method = self.config.weight_bit_allocation
@@ -182,17 +200,11 @@ class _Planner:
     def _own_plan(self, name: str) -> TensorPlan:
         """The plan of a tensor that has its own scale."""
         producer = self.graph.producer.get(name)
+        settings = self.settings[producer.name] if producer is not None else None
+        bits, reason = self._activation_bits(name, settings)
         if producer is not None and producer.rule.fixed is not None:
-            scale, zero_point = producer.rule.fixed
-            return TensorPlan(
-                name,
-                name,
-                np.array([8]),
-                np.array([scale]),
-                np.array([zero_point]),
-                ("fixed",),
-                "the TFLite specification names the scale of this operator",
-            )
+            scale, zero_point = (np.array([value]) for value in producer.rule.fixed)
+            return TensorPlan(name, name, np.array([bits]), scale, zero_point, ("fixed",), reason)
         if name not in self.statistics:
             raise StatisticsError(
                 f"`statistics` must hold every tensor of the model. Received: none of {name!r}. "
@@ -200,16 +212,18 @@ class _Planner:
             )
         statistics = self.statistics[name]
         one_sided = name in self.graph.nonnegative
-        settings = self.settings[producer.name] if producer is not None else None
         clipping = self.config.activation_clipping
         if settings is not None and settings.quantize:
             clipping = settings.activation_clipping
-        bits, reason = self._activation_bits(name, settings)
         if self.config.needs_per_channel_activations:
-            if not reason and settings is not None and settings.allocate_activation_bits:
+            allocated = self.config.activation_bit_allocation != "none"
+            if allocated and not reason and settings is not None and settings.usual_activation_bits:
                 bits = self._allocated_bits(name, statistics, one_sided)
                 reason = f"{self.config.activation_bit_allocation} bit allocation"
         else:
+            if name in self.raised_tensors:
+                bits = self.raised_tensors[name]
+                reason = f"activation_bits={bits} within activation_bit_budget"
             weighted = self.config.clipping_error == "readers"
             energy = self._reader_energy(name, statistics.channels) if weighted else None
             statistics = statistics.per_tensor(energy)
@@ -235,8 +249,23 @@ class _Planner:
             reason=reason or (settings.reason if settings is not None else "default"),
         )
 
+    def _raised_tensors(self, measured: Mapping[str, Sensitivity] | None) -> dict[str, int]:
+        if self.config.needs_per_channel_activations:
+            return {}
+        bits, usual = {}, []
+        for name in dict.fromkeys(self.sources[name] for name in self.quantized_tensors):
+            producer = self.graph.producer.get(name)
+            settings = None if producer is None else self.settings[producer.name]
+            bits[name], reason = self._activation_bits(name, settings)
+            if not reason and (settings is None or settings.usual_activation_bits):
+                usual.append(name)
+        return raised_activation_bits(self.graph, bits, usual, self.sources, self.config, measured)
+
     def _activation_bits(self, name: str, settings: LayerSettings | None) -> tuple[int, str]:
         """Bits of a tensor before any allocation, and why, where its place in the network says."""
+        producer = self.graph.producer.get(name)
+        if producer is not None and producer.rule.fixed is not None:
+            return 8, "the TFLite specification names the scale of this operator"
         if name in self.graph.inputs:
             return self.config.input_bits, "network input"
         if self._leaves_the_network(name):
@@ -311,89 +340,3 @@ class _Planner:
             else:
                 found.add("")  # another operator computes with it
         return frozenset(found)
-
-
-def _excepted_depthwise(
-    graph: LayerGraph, config: QuantizationConfig, ends: frozenset[str]
-) -> frozenset[str]:
-    """The depthwise layers that get `depthwise_weight_bits`, within the bits that they may cost."""
-    depthwise = [node for node in graph.weighted_nodes if node.kind == "depthwise_conv2d"]
-    if config.depthwise_weight_bits is None or config.depthwise_average_bits is None:
-        return frozenset(node.name for node in depthwise)
-    usual = {
-        node.name: config.for_layer(node.name, node.layer_type).weight_bits
-        for node in graph.weighted_nodes
-        if node.name not in ends
-    }
-    sizes = {node.name: node.kernel.size for node in graph.weighted_nodes}
-    counted = {name: bits for name, bits in usual.items() if bits is not None}
-    left = sum(
-        (config.depthwise_average_bits - bits) * sizes[name] for name, bits in counted.items()
-    )
-    found = {node.name for node in depthwise if node.name not in counted}
-    for node in sorted(depthwise, key=lambda node: node.kernel.size):
-        if node.name in counted:
-            left -= (config.depthwise_weight_bits - counted[node.name]) * node.kernel.size
-            if left < 0:
-                break
-            found.add(node.name)
-    return frozenset(found)
-
-
-def _integer_nodes(graph: LayerGraph, settings: Mapping[str, LayerSettings]) -> frozenset[str]:
-    """Operators that compute on integers: layers with weights, and what can join them."""
-    capable = {
-        node.name
-        for node in graph.nodes
-        if node.rule.output_scale is not OutputScale.FLOAT and settings[node.name].quantize
-    }
-    chosen = {node.name for node in graph.weighted_nodes if node.name in capable}
-    pending = True
-    while pending:
-        pending = False
-        for node in graph.nodes:
-            if node.name in chosen or node.name not in capable:
-                continue
-            beside = [graph.producer[t].name for t in node.inputs if t in graph.producer]
-            beside += [reader.name for t in node.outputs for reader in graph.consumers[t]]
-            if any(name in chosen for name in beside):
-                chosen.add(node.name)
-                pending = True
-    return frozenset(chosen)
-
-
-def _scale_sources(
-    graph: LayerGraph, quantized: frozenset[str], config: QuantizationConfig
-) -> dict[str, str]:
-    """For each tensor the tensor whose scale it takes."""
-    source = {name: name for name in graph.tensors}
-    for node in graph.nodes:
-        if node.name in quantized and node.rule.output_scale is OutputScale.INPUT:
-            source[node.output] = node.inputs[0]
-    if not config.needs_per_channel_activations:
-        for node in graph.nodes:
-            if node.kind == "concatenate" and node.name in quantized:
-                for tensor in node.inputs:
-                    if _can_take_scale_of(graph, quantized, tensor, node):
-                        source[tensor] = node.output
-    return {name: _last_source(source, name) for name in source}
-
-
-def _can_take_scale_of(
-    graph: LayerGraph, quantized: frozenset[str], tensor: str, node: Node
-) -> bool:
-    """Whether a tensor is read by `node` alone, and its producer can write any scale."""
-    producer = graph.producer.get(tensor)
-    return (
-        producer is not None
-        and producer.name in quantized
-        and producer.rule.output_scale is OutputScale.OWN
-        and tensor not in graph.outputs
-        and [reader.name for reader in graph.consumers[tensor]] == [node.name]
-    )
-
-
-def _last_source(source: Mapping[str, str], name: str) -> str:
-    while source[name] != name:
-        name = source[name]
-    return name

@@ -17,7 +17,7 @@ from tflite_ptq4.pipeline import QuantizedModel
 from tflite_ptq4.plan import QuantizationPlan
 
 CONFIGS = {
-    "w4a4": QuantizationConfig.preset("w4a4", signed_activation_bits=None).without_images(),
+    "w4a4": QuantizationConfig.preset("w4a4", activation_bit_budget=None).without_images(),
     "w8a8": QuantizationConfig.preset("w8a8").without_images(),
     "paper": QuantizationConfig.preset("paper_w4a4", quantized_tensors="all"),
     "paper, layer inputs": QuantizationConfig.preset(

@@ -20,13 +20,14 @@ from tflite_ptq4.pipeline import QuantizedModel
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 from tflite_ptq4.targets import LAYOUTS
 
-# Signed tensors have 8 bits in the 4-bit presets; with None they have 4, through two QUANTIZE.
+# A budget gives some tensors of the 4-bit presets more; without it all have 4, signed ones too,
+# through two QUANTIZE.
 CONFIGS = {
     "w8a8": QuantizationConfig.preset("w8a8"),
     "w4a8": QuantizationConfig.preset("w4a8"),
     "w4a4": QuantizationConfig.preset("w4a4"),
     "w8a4": QuantizationConfig.preset("w8a4"),
-    "w4a4_signed4": QuantizationConfig.preset("w4a4", signed_activation_bits=None),
+    "w4a4_signed4": QuantizationConfig.preset("w4a4", activation_bit_budget=None),
     "paper_w4a4": QuantizationConfig.preset("paper_w4a4"),
 }
 INTEGER_CONFIGS = tuple(name for name in CONFIGS if name != "paper_w4a4")
@@ -34,10 +35,10 @@ INTEGER_CONFIGS = tuple(name for name in CONFIGS if name != "paper_w4a4")
 # What is packed depends on the bits of the weights alone; the presets leave some layers at 8.
 _FOUR_BITS_EVERYWHERE = QuantizationConfig.preset(
     "w4a4",
-    signed_activation_bits=None,
+    activation_bit_budget=None,
     first_layer_bits=None,
     last_layer_bits=None,
-    depthwise_weight_bits=None,
+    weight_bit_budget=None,
 )
 PACKED_CONFIGS = {"w4a8": CONFIGS["w4a8"], "w4a4_everywhere": _FOUR_BITS_EVERYWHERE}
 

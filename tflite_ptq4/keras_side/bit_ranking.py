@@ -1,0 +1,59 @@
+"""What quantizing each layer alone would cost, measured before the plan that spends the budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tflite_ptq4.config import QuantizationConfig
+from tflite_ptq4.keras_side.lowering import LoweredModel
+from tflite_ptq4.keras_side.sensitivity import measure_sensitivity
+from tflite_ptq4.planning import build_plan
+from tflite_ptq4.quantized_weights import quantize_weights
+from tflite_ptq4.sensitivity import Sensitivity
+from tflite_ptq4.stats.tensor_statistics import TensorStatistics
+
+
+class Sample(NamedTuple):
+    """How much is measured: images at most, and random signs for each."""
+
+    images: int
+    probes: int
+
+
+SAMPLES = {"fast": Sample(16, 1), "balanced": Sample(32, 2), "best": Sample(128, 4)}
+
+
+def measured_for_budgets(
+    lowered: LoweredModel,
+    statistics: Mapping[str, TensorStatistics],
+    config: QuantizationConfig,
+    images: Sequence[NDArray[np.float32]],
+) -> dict[str, Sensitivity] | None:
+    """Measure what each layer costs the outputs at its usual bits, rounded to nearest.
+
+    Args:
+        lowered: the model.
+        statistics: of its tensors.
+        config: the choices.
+        images: for each input of the model float32 [n, ...], prepared as the model expects them;
+            evenly spread ones of them are used.
+
+    Returns:
+        By the name of the operator; None where the config has no budget to spend.
+    """
+    if not config.has_budget or config.needs_per_channel_activations:
+        return None
+    usual = config.without_images().replace(weight_bit_budget=None, activation_bit_budget=None)
+    plan = build_plan(lowered.graph, statistics, usual)
+    weights = quantize_weights(lowered.graph, plan, statistics)
+    sample = SAMPLES[config.effort]
+    count = len(images[0])
+    chosen = np.unique(np.linspace(0, count - 1, min(count, sample.images)).round().astype(int))
+    chosen_images = [array[chosen] for array in images]
+    return measure_sensitivity(
+        lowered, plan, weights, statistics, chosen_images, probes=sample.probes
+    )
