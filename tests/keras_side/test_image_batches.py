@@ -8,7 +8,12 @@ import tensorflow as tf
 
 from tflite_ptq4.keras_side import image_batches
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize
-from tflite_ptq4.keras_side.image_batches import ImageBatches, batch_size
+from tflite_ptq4.keras_side.image_batches import (
+    Batches,
+    DerivedValues,
+    KeptValues,
+    batch_size,
+)
 from tflite_ptq4.plan import TensorPlan
 
 
@@ -30,12 +35,12 @@ def plan(bits: list[int], scale: list[float], zero_point: list[int]) -> TensorPl
 )
 def test_levels_are_kept_without_loss(levels: TensorPlan, rng: np.random.Generator) -> None:
     values = fake_quantize(tf.constant(rng.normal(size=(5, 4, 3)), tf.float32), levels)
-    kept = ImageBatches(5, levels, lossless=True)
+    kept = KeptValues(5, levels, lossless=True)
     kept.append(values[:3])
     kept.append(values[3:])
-    assert len(kept) == 2
-    np.testing.assert_array_equal(kept[0], values[:3])
-    np.testing.assert_array_equal(kept[1], values[3:])
+    for start in range(5):
+        for stop in range(start + 1, 6):
+            np.testing.assert_array_equal(kept.read(start, stop), values[start:stop])
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -44,29 +49,42 @@ def test_a_large_float_tensor_is_halved(
 ) -> None:
     monkeypatch.setattr(image_batches, "LARGE_TENSOR", 11 if large else 12)
     values = tf.constant(rng.normal(size=(2, 6)), tf.float32)
-    kept = ImageBatches(2, None, lossless=False)
+    kept = KeptValues(2, None, lossless=False)
     kept.append(values)
-    assert kept[0].dtype == tf.float32
+    assert kept.read(0, 2).dtype == tf.float32
     # float16 has 11 significant bits: half a unit of the last is 2^-12 of the value, at most 2^-11.
-    np.testing.assert_allclose(kept[0], values, rtol=2.0**-11 if large else 0)
-    assert np.array_equal(kept[0], values) is not large
+    np.testing.assert_allclose(kept.read(0, 2), values, rtol=2.0**-11 if large else 0)
+    assert np.array_equal(kept.read(0, 2), values) is not large
 
 
 def test_values_that_float16_cannot_hold_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_batches, "LARGE_TENSOR", 1)
     values = tf.constant([[1.0, 7.0e4 + 1.0]])
-    kept = ImageBatches(1, None, lossless=False)
+    kept = KeptValues(1, None, lossless=False)
     kept.append(values)
-    np.testing.assert_array_equal(kept[0], values)
+    np.testing.assert_array_equal(kept.read(0, 1), values)
 
 
 def test_integers_of_a_layer_in_float_stay_integers() -> None:
-    kept = ImageBatches(2, None, lossless=False)
+    kept = KeptValues(2, None, lossless=False)
     kept.append(tf.constant([[1], [2]], tf.int64))
-    assert kept[0].dtype == tf.int64
+    assert kept.read(0, 2).dtype == tf.int64
 
 
 def test_the_largest_tensor_sets_the_batch() -> None:
     largest = image_batches.BATCH_ELEMENTS // 4
     assert batch_size([(None, 10), (None, 2, largest // 2)]) == 4
     assert batch_size([(None, largest * 8)]) == 1
+
+
+def test_batches_of_any_size_give_every_image_once() -> None:
+    images = tf.reshape(tf.range(14.0), [7, 2])
+    kept = KeptValues(7, None, lossless=False)
+    kept.append(images[:4])
+    kept.append(images[4:])
+    for values in (kept, DerivedValues(lambda start, stop: images[start:stop])):
+        for size, lengths in ((1, [1] * 7), (3, [3, 3, 1]), (7, [7]), (9, [7])):
+            batches = Batches(values, 7, size)
+            found = [batches[position] for position in range(len(batches))]
+            assert [len(batch) for batch in found] == lengths
+            np.testing.assert_array_equal(tf.concat(found, 0), images)

@@ -1,9 +1,10 @@
-"""The values of a tensor over all calibration images: batches in few bytes, or computed anew."""
+"""The values of a tensor over all calibration images: kept in few bytes, or computed anew."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
+from dataclasses import dataclass
+from math import ceil, prod
 
 import numpy as np
 import tensorflow as tf
@@ -25,29 +26,19 @@ def batch_size(shapes: list[tuple[int | None, ...]]) -> int:
     return max(1, BATCH_ELEMENTS // largest)
 
 
-class DerivedBatches:
+@dataclass(frozen=True)
+class DerivedValues:
     """The values of one tensor, computed from its inputs whenever they are read, and kept nowhere.
 
-    Args:
-        count: how many batches there are.
-        compute: gives the batch of a position.
+    Attributes:
+        read: gives float32 [n, ...] of the images from one number to another.
     """
 
-    def __init__(self, count: int, compute: Callable[[int], tf.Tensor]) -> None:
-        self._count = count
-        self._compute = compute
-
-    def __len__(self) -> int:
-        """The number of batches."""
-        return self._count
-
-    def __getitem__(self, position: int) -> tf.Tensor:
-        """One batch."""
-        return self._compute(position)
+    read: Callable[[int, int], tf.Tensor]
 
 
-class ImageBatches:
-    """The values of one tensor, batch by batch.
+class KeptValues:
+    """The values of one tensor, added in the order of the images.
 
     A tensor on the levels of its plan is kept as bytes, without any loss. Of the float network, a
     tensor of more than `LARGE_TENSOR` elements is kept in float16, whose error of 2^-12 is far
@@ -63,14 +54,10 @@ class ImageBatches:
         self._images = images
         self._plan = plan
         self._lossless = lossless
-        self._batches: list[tf.Tensor] = []
-
-    def __len__(self) -> int:
-        """The number of batches."""
-        return len(self._batches)
+        self._parts: list[tf.Tensor] = []
 
     def append(self, values: tf.Tensor) -> None:
-        """Add the next batch, float32 [n, ...]."""
+        """Add what the next images give, float32 [n, ...]."""
         if self._plan is not None:
             scale, lower = (
                 np.asarray(array, dtype=np.float32)
@@ -79,11 +66,21 @@ class ImageBatches:
             values = tf.cast(tf.round(values * (np.float32(1) / scale)) - lower, tf.uint8)
         elif not self._lossless and self._fits_half(values):
             values = tf.cast(values, tf.float16)
-        self._batches.append(values)
+        self._parts.append(values)
 
-    def __getitem__(self, position: int) -> tf.Tensor:
-        """One batch as it was added, float32 unless the tensor holds integers of its own."""
-        values = self._batches[position]
+    def read(self, start: int, stop: int) -> tf.Tensor:
+        """What the images from one number to another gave, as it was added.
+
+        It is float32 [n, ...], unless the tensor holds integers of its own.
+        """
+        found, first = [], 0
+        for part in self._parts:
+            if first < stop and first + len(part) > start:
+                found.append(self._decoded(part[max(0, start - first) : stop - first]))
+            first += len(part)
+        return found[0] if len(found) == 1 else tf.concat(found, 0)
+
+    def _decoded(self, values: tf.Tensor) -> tf.Tensor:
         if self._plan is not None:
             lower = np.asarray(self._plan.lower, dtype=np.float32)
             scale = np.asarray(self._plan.scale, dtype=np.float32)
@@ -96,3 +93,27 @@ class ImageBatches:
             and prod(values.shape[1:]) * self._images > LARGE_TENSOR
             and float(tf.reduce_max(tf.abs(values))) < _LARGEST_HALF
         )
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The values of one tensor as batches of one size, the last of which may be smaller.
+
+    Attributes:
+        values: where they are read.
+        images: how many there are in all.
+        size: images in a batch.
+    """
+
+    values: KeptValues | DerivedValues
+    images: int
+    size: int
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return ceil(self.images / self.size)
+
+    def __getitem__(self, position: int) -> tf.Tensor:
+        """One batch."""
+        start = position * self.size
+        return self.values.read(start, min(start + self.size, self.images))

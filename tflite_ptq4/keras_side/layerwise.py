@@ -19,8 +19,9 @@ from tflite_ptq4.keras_side.execution import activate, linear, run_node
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
 from tflite_ptq4.keras_side.image_batches import (
     LARGE_TENSOR,
-    DerivedBatches,
-    ImageBatches,
+    Batches,
+    DerivedValues,
+    KeptValues,
     batch_size,
 )
 from tflite_ptq4.keras_side.layer_corrections import quantize_on_images
@@ -30,8 +31,8 @@ from tflite_ptq4.quantized_weights import LayerWeights
 
 LEAST_BATCHES = 4  # so that every other batch can be held out
 
-Batches = ImageBatches | DerivedBatches
-Run = Callable[[int], list]  # from the position of a batch to an operator's outputs
+Values = KeptValues | DerivedValues
+Run = Callable[[int, int], list]  # from the numbers of some images to an operator's outputs
 
 
 def quantize_layer_by_layer(
@@ -75,14 +76,12 @@ class _SideBySide:
         graph = lowered.graph
         self._images = len(images[0])
         self._released = last_uses(graph.nodes, ())
-        self._exact: dict[str, Batches] = {}
-        self._coded: dict[str, Batches] = {}
-        size = batch_size([*(array.shape for array in images), *graph.shapes.values()])
-        size = min(size, ceil(self._images / LEAST_BATCHES))
+        self._exact: dict[str, Values] = {}
+        self._coded: dict[str, Values] = {}
         for name, array in zip(graph.inputs, images, strict=True):
             self._exact[name], self._coded[name] = self._new_pair(name)
-            for start in range(0, self._images, size):
-                value = tf.constant(array[start : start + size], tf.float32)
+            for start, stop in self._spans(self._size([name])):
+                value = tf.constant(array[start:stop], tf.float32)
                 self._exact[name].append(value)
                 self._coded[name].append(self._rounded(value, name, "half_even"))
 
@@ -91,24 +90,35 @@ class _SideBySide:
         exact = [self._exact[name] for name in node.inputs]
         coded = [self._coded[name] for name in node.inputs]
         in_float, in_integers = (partial(self._run, node, inputs) for inputs in (exact, coded))
+        size = self._size([*node.inputs, *node.outputs])
         if node.rule.weighted and self.plan.layer(node.name).quantized:
-            self.weights[node.name] = quantize_on_images(node, self.plan, exact[0], coded[0])
+            batches = (Batches(values, self._images, size) for values in (exact[0], coded[0]))
+            self.weights[node.name] = quantize_on_images(node, self.plan, *batches)
             in_integers = self._with_weights(node, coded[0])
         rounded = partial(self._rounded_outputs, node, in_integers)
         if self._is_derived(node, [*exact, *coded]):
-            count = len(exact[0])
-            self._exact[node.output] = DerivedBatches(count, lambda place: in_float(place)[0])
-            self._coded[node.output] = DerivedBatches(count, lambda place: rounded(place)[0])
+            self._exact[node.output] = DerivedValues(lambda *span: in_float(*span)[0])
+            self._coded[node.output] = DerivedValues(lambda *span: rounded(*span)[0])
         else:
-            self._store(node, in_float, rounded, len(exact[0]))
-        self.sqnr_db[node.name] = self._compared(node.output)
+            self._store(node, in_float, rounded, size)
+        self.sqnr_db[node.name] = self._compared(node.output, size)
         for name in self._released.get(node.name, ()):
             self._exact.pop(name, None)
             self._coded.pop(name, None)
 
-    def _is_derived(self, node: Node, inputs: list[Batches]) -> bool:
+    def _size(self, tensors: Sequence[str]) -> int:
+        """Images at a time, where these tensors are at hand together."""
+        size = batch_size([self.lowered.graph.shapes[name] for name in tensors])
+        return min(size, ceil(self._images / LEAST_BATCHES))
+
+    def _spans(self, size: int) -> list[tuple[int, int]]:
+        """Numbers of the first image of each batch, and of the one after its last."""
+        starts = range(0, self._images, size)
+        return [(start, min(start + size, self._images)) for start in starts]
+
+    def _is_derived(self, node: Node, inputs: list[Values]) -> bool:
         """Whether an output is large, and nearer to inputs that are kept than worth keeping."""
-        if len(node.outputs) > 1 or any(isinstance(batches, DerivedBatches) for batches in inputs):
+        if len(node.outputs) > 1 or any(isinstance(values, DerivedValues) for values in inputs):
             return False
         read, written = (
             sum(prod(size or 1 for size in self.lowered.graph.shapes[name][1:]) for name in names)
@@ -116,47 +126,47 @@ class _SideBySide:
         )
         return written * self._images > LARGE_TENSOR and written > 2 * read
 
-    def _store(self, node: Node, in_float: Run, rounded: Run, count: int) -> None:
+    def _store(self, node: Node, in_float: Run, rounded: Run, size: int) -> None:
         """Run an operator in both networks and keep its outputs."""
         for name in node.outputs:
             self._exact[name], self._coded[name] = self._new_pair(name)
-        for position in range(count):
+        for span in self._spans(size):
             for values, run in ((self._exact, in_float), (self._coded, rounded)):
-                for name, value in zip(node.outputs, run(position), strict=True):
+                for name, value in zip(node.outputs, run(*span), strict=True):
                     values[name].append(value)
 
-    def _compared(self, name: str) -> float:
+    def _compared(self, name: str, size: int) -> float:
         """The SQNR of a tensor in dB."""
         signal = noise = 0.0
-        for position in range(len(self._exact[name])):
-            reference, value = self._exact[name][position], self._coded[name][position]
+        for span in self._spans(size):
+            reference, value = self._exact[name].read(*span), self._coded[name].read(*span)
             signal += float(tf.reduce_sum(tf.square(reference)))
             noise += float(tf.reduce_sum(tf.math.squared_difference(reference, value)))
         return _decibels(signal, noise)
 
-    def _run(self, node: Node, inputs: list[Batches], position: int) -> list:
+    def _run(self, node: Node, inputs: list[Values], start: int, stop: int) -> list:
         run = self.lowered.runs.get(node.name)
-        return run_node(node, run, [value[position] for value in inputs])
+        return run_node(node, run, [values.read(start, stop) for values in inputs])
 
-    def _with_weights(self, node: Node, coded: Batches) -> Run:
+    def _with_weights(self, node: Node, coded: Values) -> Run:
         weights = self.weights[node.name]
         kernel = weights.dequantized(node)
         bias = weights.stored_bias(self.plan.tensors.get(node.inputs[0]))
-        return lambda position: [activate(node, linear(node, coded[position], kernel, bias))]
+        return lambda *span: [activate(node, linear(node, coded.read(*span), kernel, bias))]
 
-    def _rounded_outputs(self, node: Node, run: Run, position: int) -> list:
+    def _rounded_outputs(self, node: Node, run: Run, start: int, stop: int) -> list:
         return [
             self._rounded(value, name, rounds_after(node))
-            for name, value in zip(node.outputs, run(position), strict=True)
+            for name, value in zip(node.outputs, run(start, stop), strict=True)
         ]
 
-    def _new_pair(self, name: str) -> tuple[ImageBatches, ImageBatches]:
+    def _new_pair(self, name: str) -> tuple[KeptValues, KeptValues]:
         plan = self.plan.tensors.get(name)
         if plan is not None and plan.per_channel and plan.source != name:
             plan = None  # flattened, its values are on levels whose channels are no longer an axis
         return (
-            ImageBatches(self._images, None, lossless=False),
-            ImageBatches(self._images, plan, lossless=True),
+            KeptValues(self._images, None, lossless=False),
+            KeptValues(self._images, plan, lossless=True),
         )
 
     def _rounded(self, value, name: str, rounding: str | None):
