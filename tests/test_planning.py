@@ -564,3 +564,23 @@ def test_a_config_that_leaves_everything_in_float_is_refused() -> None:
             chain("conv2d", "dense"),
             QuantizationConfig(rules=(LayerRule(match="*", quantize=False),)),
         )
+
+
+# --- scales ---
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["directly", "through a pool"])
+def test_what_a_sigmoid_reads_is_on_no_tie(moved: bool) -> None:
+    body = weighted("body", "image", KERNEL, activation="relu")
+    pool = [plain("pool", "max_pool", "body")] * moved
+    gate = plain("gate", "sigmoid", "pool" if moved else "body")
+    graph = graph_of(body, *pool, gate, weighted("last", "gate", KERNEL))
+    tie = np.log(0.580078125 / 0.419921875)  # sigmoid(tie) * 256 = 148.5, tie the first level
+    statistics = dict(statistics_of(graph))
+    statistics["body"] = TensorStatistics.from_array(np.array([[0.0, 0.0], [tie, 255 * tie]], "f"))
+    config = QuantizationConfig(activation_clipping="min_max", last_layer_bits=None)
+    plan = build_plan(graph, statistics, config).tensors["body"]
+    assert plan.zero_point.tolist() == [0]
+    assert tie < plan.scale[0] < 1.01 * tie
+    steps = 256.0 / (1.0 + np.exp(-plan.scale[0]))
+    assert abs(steps - 148.5) > 2e-4

@@ -8,6 +8,7 @@ share the result's, so that nothing is rounded twice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from tflite_ptq4.integer_region import integer_operators, scale_sources
 from tflite_ptq4.kernel_layout import input_energy, kernel_matrix
 from tflite_ptq4.numerics.bit_allocation import allocate_bits
 from tflite_ptq4.numerics.ranges import affine_range
+from tflite_ptq4.numerics.tie_free_scale import FUNCTIONS, tie_free_scale
 from tflite_ptq4.operator_rules import OutputScale
 from tflite_ptq4.plan import LayerPlan, QuantizationPlan, TensorPlan
 from tflite_ptq4.quantized_weights import second_order_refusal
@@ -239,7 +241,7 @@ class _Planner:
         replaced = bits == 0
         scale = np.where(replaced & (choice.low != 0), np.abs(choice.low), scale)
         zero_point = np.where(replaced, -np.sign(choice.low), zero_point)
-        return TensorPlan(
+        plan = TensorPlan(
             name=name,
             source=name,
             bits=bits.copy(),
@@ -248,6 +250,23 @@ class _Planner:
             method=choice.method,
             reason=reason or (settings.reason if settings is not None else "default"),
         )
+        return self._without_ties(plan)
+
+    def _without_ties(self, plan: TensorPlan) -> TensorPlan:
+        """The plan of a tensor with a scale at which every runtime rounds its readers alike."""
+        sharing = [name for name, source in self.sources.items() if source == plan.name]
+        rules = {
+            node.kind: node.rule.fixed
+            for name in sharing
+            for node in self.graph.consumers[name]
+            if node.kind in FUNCTIONS
+        }
+        if not rules or plan.per_channel:
+            return plan
+        levels = np.arange(plan.lower[0], plan.upper[0] + 1)
+        steps = [fixed[0] for fixed in rules.values()]
+        scale = tie_free_scale(float(plan.scale[0]), levels, list(rules), steps)
+        return replace(plan, scale=np.array([scale]))
 
     def _raised_tensors(self, measured: Mapping[str, Sensitivity] | None) -> dict[str, int]:
         if self.config.needs_per_channel_activations:
