@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from tflite_ptq4.errors import ModelError
 from tflite_ptq4.graph import Node, last_uses
 from tflite_ptq4.keras_side.execution import run_graph, run_primitives
 from tflite_ptq4.keras_side.lowering import LoweredModel, lower, require_quantizable
+from tflite_ptq4.keras_side.moving_primitives import AUGMENTING_LAYERS
 
 
 def outputs_of(lowered: LoweredModel, images: list[np.ndarray]) -> list:
@@ -26,7 +29,8 @@ def outputs_of(lowered: LoweredModel, images: list[np.ndarray]) -> list:
 def assert_same_function(model: keras.Model) -> LoweredModel:
     """Folded graph and primitives against the model; what is tapped against the graph."""
     lowered, images = lower(model), images_for(model, 3)
-    expected = keras.tree.flatten(model(images if len(images) > 1 else images[0]))
+    given = images if len(images) > 1 else images[0]
+    expected = keras.tree.flatten(model(given, training=False))  # as `predict` calls it
     unfolded = run_primitives(
         lowered.primitives, dict(zip(lowered.trace.inputs, images, strict=True))
     )
@@ -379,28 +383,32 @@ def test_a_number_that_is_joined_may_turn_the_sign() -> None:
 
 
 @pytest.mark.parametrize("layer", [layers.BatchNormalization, lambda: layers.Dropout(0.5)])
-def test_a_call_in_training_mode_is_not_what_inference_computes(layer) -> None:
-    """Statistics of the batch, or noise at inference: no constant numbers say that."""
+def test_a_call_in_training_mode_is_one_in_inference_mode_when_the_model_predicts(layer) -> None:
+    """So Keras has it: `predict` passes training=False to every layer, whatever its call says."""
     inputs = image()
     x = layer()(layers.Conv2D(4, 3, name="conv")(inputs), training=True)
-    graph = lower(keras.Model(inputs, layers.Conv2D(2, 1, name="last")(x))).graph
-    assert [node.kind for node in graph.nodes] == ["conv2d", "float", "conv2d"]
-    assert "training=True" in graph.nodes[1].reason
+    lowered = assert_same_function(keras.Model(inputs, layers.Conv2D(2, 1, name="last")(x)))
+    assert kinds(lowered) == [("conv2d", None), ("conv2d", None)]
 
 
-def test_a_nested_model_in_training_mode_is_not_opened() -> None:
+@pytest.mark.parametrize("training", [False, True])
+def test_a_nested_model_is_opened_however_it_was_called(training: bool) -> None:
     inner_image = keras.Input((8, 8, 3))
     inner = keras.Model(
         inner_image, layers.Dropout(0.5)(layers.Conv2D(4, 3)(inner_image)), name="i"
     )
+    inputs = image()
+    outputs = layers.Conv2D(2, 1, name="last")(inner(inputs, training=training))
+    lowered = assert_same_function(keras.Model(inputs, outputs))
+    assert kinds(lowered) == [("conv2d", None), ("conv2d", None)]
 
-    def kinds_when(training: bool) -> list[str]:
-        inputs = image()
-        outputs = layers.Conv2D(2, 1, name="last")(inner(inputs, training=training))
-        return [kind for kind, _ in kinds(lower(keras.Model(inputs, outputs)))]
 
-    assert kinds_when(False) == ["conv2d", "conv2d"]  # a frozen backbone
-    assert kinds_when(True) == ["float", "conv2d"]
+@pytest.mark.parametrize("layer", AUGMENTING_LAYERS, ids=lambda layer: layer.__name__)
+def test_an_augmenting_layer_does_nothing_at_inference(layer) -> None:
+    required = [p for p in inspect.signature(layer).parameters.values() if p.default is p.empty]
+    factors = [1.0] * len([p for p in required if p.kind is p.POSITIONAL_OR_KEYWORD])
+    lowered = assert_same_function(chain(layer(*factors), layers.Conv2D(2, 3)))
+    assert kinds(lowered) == [("conv2d", None)]
 
 
 def test_the_fingerprint_tells_models_apart() -> None:

@@ -19,6 +19,15 @@ from tflite_ptq4.keras_side.primitives import (
 )
 from tflite_ptq4.keras_side.trace import Call
 
+# What they do in training they do not at inference; RandomCrop is the exception. Keras adds such
+# layers from version to version.
+AUGMENTING_LAYERS = tuple(
+    getattr(layers, name)
+    for name in dir(layers)
+    if name in ("AugMix", "CutMix", "MixUp", "RandAugment", "Solarization")
+    or (name.startswith("Random") and name != "RandomCrop")
+)
+
 
 def _of_kind(kind: str) -> Expansion:
     return lambda call: [whole(call, kind)]
@@ -45,6 +54,7 @@ for _kind, _types in {
         layers.Identity,
         layers.SpatialDropout1D,
         layers.SpatialDropout2D,
+        *AUGMENTING_LAYERS,
     ),
     "crop": (layers.Cropping1D, layers.Cropping2D),
     "pad": (layers.ZeroPadding1D, layers.ZeroPadding2D),

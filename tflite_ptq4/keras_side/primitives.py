@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 
 import keras
@@ -21,10 +22,6 @@ Shape = tuple[int | None, ...]
 
 _EXPANSIONS: dict[type, Expansion] = {}
 _REGISTERING_MODULES = ("weighted", "activation", "joining", "moving")
-
-
-# Keras calls its preprocessing layers with training=True, which means nothing to these.
-_SAME_IN_TRAINING = (keras.layers.Resizing, keras.layers.Rescaling, keras.layers.Normalization)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +72,18 @@ def expand(call: Call) -> list[Primitive]:
         One primitive or several; the last one writes the call's own output name. What has no
         integer form comes back as one primitive of the kind "float" with its reason.
     """
-    if not _EXPANSIONS:
-        for module in _REGISTERING_MODULES:
-            import_module(f"tflite_ptq4.keras_side.{module}_primitives")
-    if call.training and not isinstance(call.operation, _SAME_IN_TRAINING):
-        return [in_float(call, "it was called with training=True and is no plain function")]
+    _register_all()
     # The exact type: a subclass may compute anything in its `call`.
     expansion = _EXPANSIONS.get(type(call.operation))
     if expansion is None:
         return [in_float(call, f"no integer form for {type(call.operation).__name__}")]
     return expansion(call)
+
+
+@cache
+def _register_all() -> None:
+    for module in _REGISTERING_MODULES:
+        import_module(f"tflite_ptq4.keras_side.{module}_primitives")
 
 
 def expands(*types: type) -> Callable[[Expansion], Expansion]:

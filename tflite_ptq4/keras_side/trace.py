@@ -1,8 +1,8 @@
 """A Keras model as a flat list of calls: nested models opened, nothing changed.
 
 Keras records every symbolic call of a layer. This module reads that record back from the outputs
-to the inputs. Running the calls in order on real tensors repeats the model's own forward pass, and
-adds no node to the user's layers (only symbolic tensors are recorded).
+to the inputs. Running the calls in order on real tensors repeats the model's own forward pass as
+`predict` computes it, and adds no node to the user's layers (only symbolic tensors are recorded).
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ class Call:
         outputs: names of the tensors that it gives.
         shapes: shape of each output.
         constants: the arguments that are no tensors of the graph.
-        training: whether the call asks for training mode whatever the model does.
         run: list of tensors in, list of tensors out.
         run_on_clone: given a name, the same run on a copy of the layer, for symbolic tensors: a
             call of the user's own layer would be recorded in the user's model.
@@ -43,7 +42,6 @@ class Call:
     outputs: tuple[str, ...]
     shapes: tuple[tuple[int | None, ...], ...]
     constants: tuple[object, ...]
-    training: bool
     run: Run
     run_on_clone: Callable[[str], Run]
 
@@ -174,9 +172,7 @@ class _Tracer:
         for node in _nodes_in_order(model):
             arguments = [names[id(tensor)] for tensor in node.input_tensors]
             path = f"{prefix}{node.operation.name}"
-            # With training=True the calls inside do not compute what they do at inference.
-            training = node.arguments.kwargs.get("training") is True
-            if is_functional(node.operation) and not training:
+            if is_functional(node.operation):
                 results = self.open_model(node.operation, arguments, prefix=f"{path}/")
             else:
                 name = self.new_tensor(path)
@@ -190,7 +186,6 @@ class _Tracer:
                         outputs=tuple(results),
                         shapes=tuple(tuple(tensor.shape) for tensor in node.outputs),
                         constants=_constants(node),
-                        training=training,
                         run=_repeat_call(node, node.operation),
                         run_on_clone=lambda name, node=node: _repeat_call(
                             node, clone_operation(node.operation, name)
@@ -230,10 +225,12 @@ def _constants(node) -> tuple[object, ...]:
 def _repeat_call(node, operation: keras.Operation) -> Run:
     """A function that repeats a recorded call, of `operation`, on other tensors."""
     arguments = node.arguments
+    # Augmenting layers are recorded with training=True; at inference Keras overrules any such wish.
+    inference = {"training": False} if "training" in arguments.kwargs else {}
 
     def run(values: Sequence) -> list:
         by_id = {id(t): value for t, value in zip(node.input_tensors, values, strict=True)}
         args, kwargs = arguments.fill_in(by_id)
-        return keras.tree.flatten(operation(*args, **kwargs))
+        return keras.tree.flatten(operation(*args, **{**kwargs, **inference}))
 
     return run
