@@ -1,4 +1,4 @@
-"""Gathering calibration statistics while a Keras model predicts or evaluates."""
+"""Gathering calibration statistics while a Keras model predicts, evaluates or is trained."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ import tensorflow as tf
 
 from tflite_ptq4.errors import StatisticsError
 from tflite_ptq4.keras_side import image_batches
+from tflite_ptq4.keras_side.epoch_images import EpochImages, KeptBatches
 from tflite_ptq4.keras_side.execution import run_primitives
 from tflite_ptq4.keras_side.lowering import LoweredModel, lower, require_quantizable
+from tflite_ptq4.keras_side.mixed_precision import copy_weights, no_autocast
 from tflite_ptq4.keras_side.observation import TensorAccumulator
+from tflite_ptq4.keras_side.replicas import require_replicas_on_one_machine
+from tflite_ptq4.keras_side.stand_in import StandIn
+from tflite_ptq4.keras_side.trace import trace
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
+
+KEPT_BYTES = 1 << 29
 
 
 class CalibrationCallback(keras.callbacks.Callback):
@@ -24,42 +31,60 @@ class CalibrationCallback(keras.callbacks.Callback):
         model.predict(images, callbacks=[calibration])
         calibration.statistics
 
-    Works with `predict` and `evaluate`, on arrays, `tf.data` and generators. The statistics are
-    accumulated inside the model's own graph, batch by batch: what `predict` returns stays the same,
-    no activation is kept, and memory does not grow with the number of images. Several runs with the
-    same callback add up.
+    Works with `predict`, `evaluate` and `fit`, on arrays, `tf.data`, `PyDataset` and generators,
+    and under `tf.distribute.MirroredStrategy`. The statistics are accumulated inside the model's
+    own graph, batch by batch: what `predict` returns stays the same, no activation is kept, and
+    memory does not grow with the number of images. Several runs with the same callback add up, as
+    long as the weights are the same; otherwise the last weights' statistics are those that count.
+
+    During `fit` the weights change from batch to batch, so the images of its last epoch are kept
+    as they pass, and observed with the weights as they are when `statistics` is read: the same that
+    `predict` on these batches gives. `fit` trains as it would without; its validation data are not
+    observed.
+
+    Of a model under a mixed precision policy, the statistics are those of the same weights in
+    float32, for which the model runs twice.
 
     Args:
         model: a built functional or Sequential Keras 3 model; it is not changed.
+        kept_bytes: how much of the images of an epoch `fit` keeps; those that come later in the
+            epoch are left out, and `statistics.images` says how many there were.
 
     Raises:
-        ModelError: the model has no symbolic graph, or nothing in it can be quantized.
+        ModelError: the model has no symbolic graph, nothing in it can be quantized, or it is
+            distributed otherwise than by MirroredStrategy.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, *, kept_bytes: int = KEPT_BYTES) -> None:
         super().__init__()
         self.lowered: LoweredModel = lower(model)
         graph = self.lowered.graph
         require_quantizable(graph, model.name)
+        require_replicas_on_one_machine(model)
         self._target = model
+        self._float32_form = None if self.lowered.model is model else self.lowered.trace
+        self._fingerprint = graph.fingerprint
         self._tapped = observed_tensors(self.lowered)
         shapes = {name: graph.shapes[name] for name in self._tapped}
         self._accumulator = TensorAccumulator(shapes, graph.nonnegative)
         # For each function of Keras, the model's own and the one that observes, made of it.
         self._observing: dict[str, tuple[Callable, Callable]] = {}
-        self._restore: Callable[[], None] | None = None
+        self._stand_in = StandIn(model)
+        self._epoch = EpochImages(kept_bytes)
+        self._in_fit = self._repeats_epoch = False
 
     @property
     def statistics(self) -> CalibrationStatistics:
-        """What has been gathered so far.
+        """What has been gathered so far; after `fit`, its last epoch is observed now.
 
         Raises:
-            StatisticsError: no batch has been seen.
+            StatisticsError: no batch has been seen, or one of `fit` gives NaN or Inf.
         """
+        self._observe_epoch()
         return CalibrationStatistics(
             tensors=self._accumulator.result(),
             images=self._accumulator.images,
-            fingerprint=self.lowered.graph.fingerprint,
+            fingerprint=self._fingerprint,
         )
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -70,6 +95,16 @@ class CalibrationCallback(keras.callbacks.Callback):
             inputs: one tensor [batch, ...] for each input of the model.
         """
         self._forward(inputs)
+
+    def follow_weights(self) -> None:
+        """Start anew if the weights are no longer those of the statistics."""
+        if self._float32_form is not None:
+            copy_weights(trace(self._target), self._float32_form)
+        lowered = lower(self.lowered.model)
+        fingerprint = lowered.graph.fingerprint
+        if fingerprint != self._fingerprint:
+            self.lowered, self._fingerprint = lowered, fingerprint
+            self._accumulator.reset()
 
     def raise_if_not_finite(self, batch: int) -> None:
         """Refuse NaN and Inf.
@@ -83,7 +118,7 @@ class CalibrationCallback(keras.callbacks.Callback):
         name = self._accumulator.first_not_finite()
         if name is None:
             return
-        self._stop()
+        self._stand_in.stop()
         where = (
             f"the images hold NaN or Inf (model input {name!r})"
             if name in self.lowered.graph.inputs
@@ -95,41 +130,80 @@ class CalibrationCallback(keras.callbacks.Callback):
         )
 
     # Keras calls these. For each batch a function that observes stands in for the model's compiled
-    # one. Where a run breaks off in between, the next run of the model puts the model's own back.
+    # one.
+
+    def set_model(self, model: keras.Model) -> None:
+        """Begin a run: Keras calls it once for `fit` with its validation, and for other runs."""
+        super().set_model(model)
+        self._in_fit = False
 
     def on_predict_begin(self, logs: object = None) -> None:
         """Refuse to run with another model."""
-        self._require_own_model()
+        self._begin()
 
     def on_predict_batch_begin(self, batch: int, logs: object = None) -> None:
         """Let the model's predict function observe the batch that comes."""
-        self._start("predict_function")
+        self._stand_in.start("predict_function", self._observing_predict)
 
     def on_predict_batch_end(self, batch: int, logs: object = None) -> None:
         """Put the predict function back, and refuse the batch if it held NaN or Inf."""
-        self._stop()
-        self.raise_if_not_finite(batch)
+        self._end_batch(batch)
 
     def on_predict_end(self, logs: object = None) -> None:
         """Put the model's predict function back: after the last batch one more was begun."""
-        self._stop()
+        self._stand_in.stop()
 
     def on_test_begin(self, logs: object = None) -> None:
         """Refuse to run with another model."""
-        self._require_own_model()
+        if not self._in_fit:
+            self._begin()
 
     def on_test_batch_begin(self, batch: int, logs: object = None) -> None:
-        """Let the model's test function observe the batch that comes."""
-        self._start("test_function")
+        """Let the model's test function observe the batch that comes, unless it validates."""
+        if not self._in_fit:
+            self._stand_in.start("test_function", self._observing_test)
 
     def on_test_batch_end(self, batch: int, logs: object = None) -> None:
         """Put the test function back, and refuse the batch if it held NaN or Inf."""
-        self._stop()
-        self.raise_if_not_finite(batch)
+        if not self._in_fit:
+            self._end_batch(batch)
 
     def on_test_end(self, logs: object = None) -> None:
         """Put the model's test function back: after the last batch one more was begun."""
-        self._stop()
+        self._stand_in.stop()
+
+    def on_train_begin(self, logs: object = None) -> None:
+        """Refuse to run with another model."""
+        self._require_own_model()
+        self._in_fit = True
+
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        """Forget the epoch before: its weights are no longer the model's."""
+        self._epoch.forget()
+        self._accumulator.reset()
+
+    def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
+        """Let the images of the batch that comes be kept."""
+        self._stand_in.start("train_function", self._epoch.keeping)
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        """Put the model's train function back."""
+        self._stand_in.stop()
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+        """Put the model's train function back: after the last batch one more was begun."""
+        self._stand_in.stop()
+        self._epoch.end()
+
+    def _begin(self) -> None:
+        self._require_own_model()
+        if not self._repeats_epoch:
+            self._observe_epoch()
+            self.follow_weights()
+
+    def _end_batch(self, batch: int) -> None:
+        self._stand_in.stop()
+        self.raise_if_not_finite(batch)
 
     def _require_own_model(self) -> None:
         if self.model is not self._target:
@@ -139,37 +213,48 @@ class CalibrationCallback(keras.callbacks.Callback):
                 "CalibrationCallback of this model."
             )
 
-    def _start(self, attribute: str) -> None:
-        self._stop()
-        model, maker = self._target, f"make_{attribute}"
-        make, original = getattr(model, maker), getattr(model, attribute)
+    def _observe_epoch(self) -> None:
+        """Observe what `fit` kept, if that was not done yet, with the weights as they are."""
+        batches = self._epoch.batches
+        self._epoch.forget()
+        if not batches:
+            return
+        in_fit, self._repeats_epoch = self._in_fit, True
+        try:
+            self.follow_weights()
+            self._accumulator.reset()
+            self._target.predict(KeptBatches(batches), callbacks=[self], verbose=0)
+        finally:
+            self._in_fit, self._repeats_epoch = in_fit, False
+
+    def _observing_predict(self, original: Callable) -> Callable:
+        observing = self._observing_function("predict_function", original)
+
+        def function(data):
+            outputs = observing(data)
+            # Of a repeated epoch no one wants the outputs, which Keras would gather.
+            return (
+                keras.tree.map_structure(_nothing_of, outputs) if self._repeats_epoch else outputs
+            )
+
+        return function
+
+    def _observing_test(self, original: Callable) -> Callable:
+        return self._observing_function("test_function", original)
+
+    def _observing_function(self, attribute: str, original: Callable) -> Callable:
         # `compile` makes the model forget its function: what was made of it is out of date then.
         if self._observing.get(attribute, (None,))[0] is not original:
-            make(force=True)
-            self._observing[attribute] = (original, getattr(model, attribute))
+            getattr(self._target, f"make_{attribute}")(force=True)
+            self._observing[attribute] = (original, getattr(self._target, attribute))
+            setattr(self._target, attribute, original)
         observing = self._observing[attribute][1]
 
         def function(data):
             with self._observing_call():
                 return observing(data)
 
-        def make_after_broken_run(force=False):
-            self._stop()
-            return make(force=force)
-
-        def restore() -> None:
-            del vars(model)[maker]
-            if getattr(model, attribute) is function:
-                setattr(model, attribute, original)
-
-        setattr(model, attribute, function)
-        vars(model)[maker] = make_after_broken_run
-        self._restore = restore
-
-    def _stop(self) -> None:
-        if self._restore is not None:
-            self._restore()
-            self._restore = None
+        return function
 
     @contextmanager
     def _observing_call(self) -> Iterator[None]:
@@ -183,7 +268,12 @@ class CalibrationCallback(keras.callbacks.Callback):
 
     def _call(self, inputs, training=None, mask=None, **_):
         functional = getattr(self._target, "_functional", None) or self._target
-        return self._forward(functional._standardize_inputs(inputs))
+        standardized = functional._standardize_inputs(inputs)
+        if self._float32_form is None:
+            return self._forward(standardized)
+        with no_autocast():
+            self._forward(standardized)
+        return type(self._target).call(self._target, inputs, training=training, mask=mask)
 
     def _forward(self, inputs) -> object:
         traced = self.lowered.trace
@@ -194,6 +284,10 @@ class CalibrationCallback(keras.callbacks.Callback):
             {name: tf.cast(values[self.lowered.taps[name]], tf.float32) for name in self._tapped}
         )
         return traced.pack([values[name] for name in traced.outputs])
+
+
+def _nothing_of(tensor: tf.Tensor) -> tf.Tensor:
+    return tensor[:0] if len(tensor.shape) else tensor
 
 
 def observed_tensors(lowered: LoweredModel) -> tuple[str, ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 
 from tflite_ptq4.errors import ModelError
@@ -23,24 +26,44 @@ def clone_operation(operation: keras.Operation, name: str) -> keras.Operation:
     """
     if not isinstance(operation, keras.layers.Layer):
         return operation
-    try:
-        copy = _from_config(operation, name)
+
+    def copied() -> keras.layers.Layer:
+        copy = from_config(operation, {**operation.get_config(), "name": name})
         if operation.weights:
             copy.build_from_config(operation.get_build_config())
             copy.set_weights(operation.get_weights())
+        return copy
+
+    return made(operation, copied)
+
+
+def made(
+    operation: keras.layers.Layer, make: Callable[[], keras.layers.Layer]
+) -> keras.layers.Layer:
+    """The copy of a layer that `make` makes, or the reason why there is none.
+
+    Raises:
+        ModelError: the layer cannot be made from its own `get_config`.
+    """
+    try:
+        return make()
     except (TypeError, ValueError, NotImplementedError, AttributeError) as error:
         raise ModelError(
             f"A layer that stays in float must be able to be copied from its config. Received: "
             f"{operation.name!r} ({type(operation).__name__}): {error}. Give the class a "
             "`get_config` that names every argument of `__init__`."
         ) from error
-    return copy
 
 
-def _from_config(layer: keras.layers.Layer, name: str) -> keras.layers.Layer:
+def from_config(layer: keras.layers.Layer, config: dict[str, Any]) -> keras.layers.Layer:
+    """A layer of the type of `layer`, not built."""
     if type(layer) is keras.layers.Lambda:
         # Its config holds the function as code, which Keras rightly does not load back.
         return keras.layers.Lambda(
-            layer.function, output_shape=layer._output_shape, arguments=layer.arguments, name=name
+            layer.function,
+            output_shape=layer._output_shape,
+            arguments=layer.arguments,
+            name=config["name"],
+            dtype=config["dtype"],
         )
-    return type(layer).from_config({**layer.get_config(), "name": name})
+    return type(layer).from_config(config)

@@ -14,6 +14,11 @@ import numpy as np
 
 from tflite_ptq4.errors import ModelError
 from tflite_ptq4.graph import LayerGraph, Node
+from tflite_ptq4.keras_side.mixed_precision import (
+    computes_in_float32,
+    copy_weights,
+    float32_copy,
+)
 from tflite_ptq4.keras_side.primitives import Primitive, expand
 from tflite_ptq4.keras_side.trace import Run, Trace, trace
 from tflite_ptq4.kernel_layout import along_outputs
@@ -26,7 +31,7 @@ class LoweredModel:
 
     Attributes:
         graph: the folded graph, in numpy.
-        model: the user's model.
+        model: the user's model, or its float32 form.
         runs: for each node without weights, how to run it on tensors.
         symbolic_runs: the same on symbolic tensors, given a name for the copied layer.
         primitives: the model as the user wrote it, one primitive at a time, for calibration.
@@ -50,7 +55,8 @@ def lower(model: keras.Model) -> LoweredModel:
     b_folded = (b - mean) * gamma / sqrt(variance + epsilon) + beta; computed in float64.
 
     A BatchNormalization that follows no convolution or Dense becomes a 1x1 depthwise convolution,
-    and so does every other layer that is affine per channel.
+    and so does every other layer that is affine per channel. Of a model under a mixed precision
+    policy the float32 form is lowered: see `mixed_precision.py`.
 
     Args:
         model: a built functional or Sequential Keras 3 model, nested ones included.
@@ -59,9 +65,15 @@ def lower(model: keras.Model) -> LoweredModel:
         The graph, with what is needed to run it.
 
     Raises:
-        ModelError: the model has no symbolic graph.
+        ModelError: the model has no symbolic graph, or is under a mixed precision policy and holds
+            a layer that cannot be made from its own `get_config`.
     """
     traced = trace(model)
+    if not all(computes_in_float32(call.operation) for call in traced.calls):
+        model = float32_copy(model)
+        copied = trace(model)
+        copy_weights(traced, copied)
+        traced = copied
     primitives = tuple(primitive for call in traced.calls for primitive in expand(call))
     lowering = _Lowering(model, traced, primitives)
     for primitive in primitives:

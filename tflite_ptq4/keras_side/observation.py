@@ -103,6 +103,15 @@ class TensorAccumulator:
         """How many images have been seen."""
         return int(self._images.numpy())
 
+    def reset(self) -> None:
+        """Forget every batch."""
+        self._count.assign(tf.zeros_like(self._count))
+        self._images.assign(0)
+        self._minimum.assign(tf.fill(self._minimum.shape, np.float32(np.inf)))
+        self._maximum.assign(tf.fill(self._maximum.shape, np.float32(-np.inf)))
+        for variable in (self._sums, *self._histograms.values()):
+            variable.assign(tf.zeros_like(variable))
+
     def update(self, tensors: Mapping[str, tf.Tensor]) -> None:
         """Add one batch; runs inside a `tf.function`.
 
