@@ -155,7 +155,7 @@ def quantize_model(
     """Quantize a Keras model after training, from calibration statistics.
 
     Args:
-        model: a built functional or Sequential Keras 3 model; it is not changed.
+        model: a built functional or Sequential model of Keras 3 or tf_keras; it is not changed.
         statistics: what `CalibrationCallback` gathered of this model.
         config: the choices, e.g. `QuantizationConfig.preset("w4a8")`.
         images: [n, ...], prepared as the model expects them, for the corrections that run both

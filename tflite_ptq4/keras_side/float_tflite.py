@@ -100,10 +100,12 @@ def to_float_tflite(
                 )
         return found
 
-    # The function holds all that it needs; saving the model beside it can fail at open sizes.
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [operators.get_concrete_function()], trackable_obj=tf.Module()
-    )
+    function = operators.get_concrete_function()
+    # Saving the whole model beside the function can fail at open sizes; what it needs of it are
+    # the variables of layers of tf_keras.
+    owner = tf.Module()
+    owner.variables_of_layers = function.variables
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], trackable_obj=owner)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     try:
         # The converter prints to stdout, which belongs to results.

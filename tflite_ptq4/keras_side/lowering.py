@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import keras
 import numpy as np
@@ -20,6 +21,7 @@ from tflite_ptq4.keras_side.mixed_precision import (
     float32_copy,
 )
 from tflite_ptq4.keras_side.primitives import Primitive, expand
+from tflite_ptq4.keras_side.tf_keras_twin import Twin, is_tf_keras
 from tflite_ptq4.keras_side.trace import Run, Trace, trace
 from tflite_ptq4.kernel_layout import along_outputs
 from tflite_ptq4.operator_rules import FUSED_ACTIVATIONS
@@ -31,7 +33,8 @@ class LoweredModel:
 
     Attributes:
         graph: the folded graph, in numpy.
-        model: the user's model, or its float32 form.
+        model: the user's model, or its form in Keras 3 and float32.
+        follow: gives that form the weights that the user's model has now.
         runs: for each node without weights, how to run it on tensors.
         symbolic_runs: the same on symbolic tensors, given a name for the copied layer.
         primitives: the model as the user wrote it, one primitive at a time, for calibration.
@@ -40,6 +43,7 @@ class LoweredModel:
     """
 
     model: keras.Model
+    follow: Callable[[], None]
     graph: LayerGraph
     runs: dict[str, Run]
     symbolic_runs: dict[str, Callable[[str], Run]]
@@ -56,10 +60,10 @@ def lower(model: keras.Model) -> LoweredModel:
 
     A BatchNormalization that follows no convolution or Dense becomes a 1x1 depthwise convolution,
     and so does every other layer that is affine per channel. Of a model under a mixed precision
-    policy the float32 form is lowered: see `mixed_precision.py`.
+    policy the float32 form is lowered, of a tf_keras model its Keras 3 twin.
 
     Args:
-        model: a built functional or Sequential Keras 3 model, nested ones included.
+        model: a built functional or Sequential model of Keras 3 or tf_keras, nested ones included.
 
     Returns:
         The graph, with what is needed to run it.
@@ -68,17 +72,26 @@ def lower(model: keras.Model) -> LoweredModel:
         ModelError: the model has no symbolic graph, or is under a mixed precision policy and holds
             a layer that cannot be made from its own `get_config`.
     """
+    follow: Callable[[], None] = _nothing
+    if is_tf_keras(model):
+        twin = Twin(model)
+        model, follow = twin.model, twin.copy_weights
     traced = trace(model)
     if not all(computes_in_float32(call.operation) for call in traced.calls):
         model = float32_copy(model)
         copied = trace(model)
-        copy_weights(traced, copied)
+        follow = partial(copy_weights, traced, copied)
+        follow()
         traced = copied
     primitives = tuple(primitive for call in traced.calls for primitive in expand(call))
     lowering = _Lowering(model, traced, primitives)
     for primitive in primitives:
         lowering.add(primitive)
-    return lowering.result()
+    return lowering.result(follow)
+
+
+def _nothing() -> None:
+    pass
 
 
 def require_quantizable(graph: LayerGraph, model_name: str) -> None:
@@ -143,7 +156,7 @@ class _Lowering:
             return
         self._append(primitive)
 
-    def result(self) -> LoweredModel:
+    def result(self, follow: Callable[[], None]) -> LoweredModel:
         """The finished graph."""
         graph = LayerGraph(
             nodes=tuple(self.nodes.values()),
@@ -153,6 +166,7 @@ class _Lowering:
         )
         return LoweredModel(
             model=self.model,
+            follow=follow,
             graph=graph,
             runs=self.runs,
             symbolic_runs=self.symbolic_runs,
