@@ -63,13 +63,14 @@ def two_inputs(library: ModuleType, *, seed: int = 0):
     return _with_weights(model, seed)
 
 
-def images_of(model, count: int = 12) -> dict[str, np.ndarray]:
-    """Random images by the names of the inputs."""
+def images_of(model, count: int = 12) -> np.ndarray | dict[str, np.ndarray]:
+    """Random images: an array, of several inputs a dict of arrays by name."""
     rng = np.random.default_rng(2)
-    return {
+    images = {
         tensor.name: rng.normal(size=(count, *tensor.shape[1:])).astype(np.float32)
         for tensor in model.inputs
     }
+    return images if len(images) > 1 else images["image"]
 
 
 def _with_weights(model, seed: int):

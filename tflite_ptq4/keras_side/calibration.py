@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import keras
@@ -14,11 +14,11 @@ from tflite_ptq4.keras_side import image_batches
 from tflite_ptq4.keras_side.epoch_images import EpochImages, KeptBatches
 from tflite_ptq4.keras_side.execution import run_primitives
 from tflite_ptq4.keras_side.lowering import LoweredModel, lower, require_quantizable
-from tflite_ptq4.keras_side.mixed_precision import copy_weights, no_autocast
+from tflite_ptq4.keras_side.mixed_precision import no_autocast
 from tflite_ptq4.keras_side.observation import TensorAccumulator
 from tflite_ptq4.keras_side.replicas import require_replicas_on_one_machine
 from tflite_ptq4.keras_side.stand_in import StandIn
-from tflite_ptq4.keras_side.trace import trace
+from tflite_ptq4.keras_side.tf_keras_twin import is_tf_keras
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 
 KEPT_BYTES = 1 << 29
@@ -46,7 +46,7 @@ class CalibrationCallback(keras.callbacks.Callback):
     float32, for which the model runs twice.
 
     Args:
-        model: a built functional or Sequential Keras 3 model; it is not changed.
+        model: a built functional or Sequential model of Keras 3 or tf_keras; it is not changed.
         kept_bytes: how much of the images of an epoch `fit` keeps; those that come later in the
             epoch are left out, and `statistics.images` says how many there were.
 
@@ -55,6 +55,14 @@ class CalibrationCallback(keras.callbacks.Callback):
             distributed otherwise than by MirroredStrategy.
     """
 
+    def __new__(cls, model: keras.Model, **options: object) -> CalibrationCallback:
+        """Make the callback that the model's framework takes, Keras 3 or tf_keras."""
+        if cls is CalibrationCallback and is_tf_keras(model):
+            from tflite_ptq4.keras_side.tf_keras_calibration import TfKerasCalibrationCallback
+
+            cls = TfKerasCalibrationCallback
+        return super().__new__(cls)
+
     def __init__(self, model: keras.Model, *, kept_bytes: int = KEPT_BYTES) -> None:
         super().__init__()
         self.lowered: LoweredModel = lower(model)
@@ -62,7 +70,8 @@ class CalibrationCallback(keras.callbacks.Callback):
         require_quantizable(graph, model.name)
         require_replicas_on_one_machine(model)
         self._target = model
-        self._float32_form = None if self.lowered.model is model else self.lowered.trace
+        self._follow = self.lowered.follow
+        self._is_lowered = self.lowered.model is model
         self._fingerprint = graph.fingerprint
         self._tapped = observed_tensors(self.lowered)
         shapes = {name: graph.shapes[name] for name in self._tapped}
@@ -98,8 +107,7 @@ class CalibrationCallback(keras.callbacks.Callback):
 
     def follow_weights(self) -> None:
         """Start anew if the weights are no longer those of the statistics."""
-        if self._float32_form is not None:
-            copy_weights(trace(self._target), self._float32_form)
+        self._follow()
         lowered = lower(self.lowered.model)
         fingerprint = lowered.graph.fingerprint
         if fingerprint != self._fingerprint:
@@ -223,9 +231,12 @@ class CalibrationCallback(keras.callbacks.Callback):
         try:
             self.follow_weights()
             self._accumulator.reset()
-            self._target.predict(KeptBatches(batches), callbacks=[self], verbose=0)
+            self._repeat(batches)
         finally:
             self._in_fit, self._repeats_epoch = in_fit, False
+
+    def _repeat(self, batches: Sequence) -> None:
+        self._target.predict(KeptBatches(batches), callbacks=[self], verbose=0)
 
     def _observing_predict(self, original: Callable) -> Callable:
         observing = self._observing_function("predict_function", original)
@@ -267,13 +278,16 @@ class CalibrationCallback(keras.callbacks.Callback):
             del attributes["call"]
 
     def _call(self, inputs, training=None, mask=None, **_):
-        functional = getattr(self._target, "_functional", None) or self._target
-        standardized = functional._standardize_inputs(inputs)
-        if self._float32_form is None:
-            return self._forward(standardized)
+        in_order = self._inputs_in_order(inputs)
+        if self._is_lowered:
+            return self._forward(in_order)
         with no_autocast():
-            self._forward(standardized)
+            self._forward(in_order)
         return type(self._target).call(self._target, inputs, training=training, mask=mask)
+
+    def _inputs_in_order(self, inputs) -> Sequence[tf.Tensor]:
+        functional = getattr(self._target, "_functional", None) or self._target
+        return functional._standardize_inputs(inputs)
 
     def _forward(self, inputs) -> object:
         traced = self.lowered.trace
@@ -309,7 +323,7 @@ def calibrate(
     """Gather calibration statistics from arrays of images, keeping no output.
 
     Args:
-        model: a built functional or Sequential Keras 3 model; it is not changed.
+        model: a built functional or Sequential model of Keras 3 or tf_keras; it is not changed.
         images: [n, ...], prepared as the model expects them; of a model of several inputs a list of
             such arrays, or a dict by name, as for `model.predict`.
         batch_size: images at a time; where None, few enough that a batch takes little memory.
