@@ -4,26 +4,24 @@
 
 Converts the network once with TFLiteConverter (representative images, int8 operators, float input
 and output, a batch of one) and in four ways with tflite-ptq4, and times all files in LiteRT with
-one thread. Each round runs every file once, in an order of its own, and a file's ratio is taken
-round by round, so that a slow moment of the machine meets all of them. TFLiteConverter's file is
-there twice: how far the ratio of `again` is from 1 is chance. Where memory comes to lie changes
-times too, so the rounds are repeated in new processes, which have not loaded TensorFlow.
+one thread, as `tflite-ptq4 benchmark` does.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import time
+import tempfile
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tflite_ptq4.atomic_write import write_bytes
+from tflite_ptq4.benchmark.comparison import Comparison
+from tflite_ptq4.benchmark.host import HostEffort, measure_on_host
+from tflite_ptq4.cli.benchmark import print_comparison
 from tflite_ptq4.cli.console import message, print_json, print_table, results_only_on_stdout
 from tflite_ptq4.cli.files import images_from
 from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow, native_stderr_held_back
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     import keras
 
 REFERENCE = "TFLiteConverter int8"
-AGAIN = f"{REFERENCE}, again"
 # Name of the file: preset, target, layout.
 OURS = {
     "int8_container w8a8": ("w8a8", "int8_container", "fast"),
@@ -52,9 +49,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.add_argument(option, type=int)
     for option, default in (("--mean", 0.0), ("--std", 1.0)):
         parser.add_argument(option, type=float, nargs="+", default=default)
-    parser.add_argument("--rounds", type=int, default=300, help="in each process (300)")
-    parser.add_argument("--warm-up", type=int, default=20, help="rounds before these (20)")
-    parser.add_argument("--processes", type=int, default=3, help="one after the other (3)")
+    parser.add_argument("--rounds", type=int, default=20, help="in each process (20)")
+    parser.add_argument("--processes", type=int, default=6, help="one after the other (6)")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the files there")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     return parser.parse_args(argv)
@@ -98,94 +94,13 @@ def converted_by_us(model: keras.Model, images: np.ndarray) -> dict[str, bytes]:
     }
 
 
-def milliseconds(files: list[bytes], image: np.ndarray, *, rounds: int, seed: int) -> np.ndarray:
-    """Run each file once per round in LiteRT: float64 [rounds, files]."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreters = [Interpreter(model_content=content, num_threads=1) for content in files]
-    with native_stderr_held_back():
-        for interpreter in interpreters:
-            interpreter.allocate_tensors()
-    for interpreter in interpreters:
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[np.newaxis])
-    rng = np.random.default_rng(seed)
-    taken = np.empty((rounds, len(files)))
-    for times in taken:
-        # In a fixed order, each file would meet the caches as one and the same other left them.
-        for place in rng.permutation(len(files)):
-            start = time.perf_counter_ns()
-            interpreters[place].invoke()
-            times[place] = (time.perf_counter_ns() - start) / 1e6
-    return taken
-
-
-def measure(
-    files: list[bytes], image: np.ndarray, *, rounds: int, warm_up: int, processes: int
-) -> np.ndarray:
-    """Return milliseconds, float64 [processes, rounds, files], of one process after the other."""
-    spawned = multiprocessing.get_context("spawn")
-    taken = []
-    for process in range(processes):
-        message(f"Timing {len(files)} files, process {process + 1} of {processes}")
-        with ProcessPoolExecutor(max_workers=1, mp_context=spawned) as pool:
-            run = pool.submit(milliseconds, files, image, rounds=warm_up + rounds, seed=process)
-            taken.append(run.result()[warm_up:])
-    return np.asarray(taken)
-
-
-def rows(files: dict[str, bytes], taken: np.ndarray) -> list[dict[str, Any]]:
-    """Summarise milliseconds [processes, rounds, files], the first file being the reference."""
-    reference_bytes = len(next(iter(files.values())))
-    ratios = taken / taken[..., :1]
-    found = []
-    for place, (name, content) in enumerate(files.items()):
-        times, ratio = taken[..., place], ratios[..., place]
-        by_process = np.median(ratio, axis=1)
-        found.append(
-            {
-                "file": name,
-                "bytes": len(content),
-                "times_smaller": reference_bytes / len(content),
-                "median_ms": np.median(times),
-                "minimum_ms": times.min(),
-                "p90_ms": np.quantile(times, 0.9),
-                "ratio": np.median(ratio),
-                "ratio_p10_to_p90": np.quantile(ratio, (0.1, 0.9)),
-                "ratio_by_process": by_process,
-            }
-        )
-    return found
-
-
-def print_rows(title: str, found: list[dict[str, Any]]) -> None:
-    def span(values: np.ndarray) -> str:
-        return f"{min(values):.3f} to {max(values):.3f}"
-
-    print_table(
-        title,
-        (
-            "file",
-            "bytes",
-            "times smaller",
-            "median ms",
-            "minimum",
-            "p90",
-            "ratio",
-            "p10 to p90",
-            "process medians",
-        ),
-        [
-            (
-                row["file"],
-                f"{row['bytes']:,}",
-                f"{row['times_smaller']:.3f}",
-                *(f"{row[key]:.3f}" for key in ("median_ms", "minimum_ms", "p90_ms", "ratio")),
-                span(row["ratio_p10_to_p90"]),
-                span(row["ratio_by_process"]),
-            )
-            for row in found
-        ],
-    )
+def measured(files: dict[str, bytes], folder: Path, effort: HostEffort) -> Comparison:
+    """Write files into a folder and time them there, the first being the reference."""
+    paths = []
+    for name, content in files.items():
+        paths.append(folder / f"{name.replace(',', '').replace(' ', '-')}.tflite")
+        write_bytes(paths[-1], content)
+    return measure_on_host(paths, threads=1, delegate="xnnpack", effort=effort, progress=track)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -199,24 +114,28 @@ def main(argv: list[str] | None = None) -> None:
         message("Converting with TFLiteConverter")
         with native_stderr_held_back():
             reference = converted_by_tensorflow(model, images)
-        files = {REFERENCE: reference, AGAIN: reference, **converted_by_us(model, images)}
-    if chosen.keep is not None:
-        chosen.keep.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            stem = name.replace(",", "").replace(" ", "-")
-            write_bytes(chosen.keep / f"{stem}.tflite", content)
-    taken = measure(
-        list(files.values()),
-        images[0],
-        rounds=chosen.rounds,
-        warm_up=chosen.warm_up,
-        processes=chosen.processes,
-    )
-    found = rows(files, taken)
+        files = {REFERENCE: reference, **converted_by_us(model, images)}
+    effort = HostEffort(processes=chosen.processes, rounds=chosen.rounds)
+    with tempfile.TemporaryDirectory() as temporary:
+        if chosen.keep is not None:
+            chosen.keep.mkdir(parents=True, exist_ok=True)
+        found = measured(files, chosen.keep or Path(temporary), effort)
+    smaller = [found.rows[0].bytes / row.bytes for row in found.rows]
     if chosen.json:
-        print_json({"model": str(chosen.model), "rounds": taken[..., 0].size, "files": found})
-    else:
-        print_rows(f"{chosen.model}: one thread, {taken[..., 0].size} rounds", found)
+        result = found.to_dict()
+        print_json({"model": str(chosen.model), **result, "times_smaller": smaller})
+        return
+    print_comparison(found, "xnnpack")
+    print_table(
+        f"{chosen.model}: bytes",
+        ("file", "bytes", "times smaller"),
+        [
+            (name, f"{row.bytes:,}", f"{ratio:.2f}")
+            for name, row, ratio in zip(files, found.rows, smaller, strict=True)
+        ],
+    )
+    for warning in found.warnings:
+        message(f"Warning: {warning}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ def test_the_names_that_stay() -> None:
         "CalibrationStatistics",
         "ConfigError",
         "DataError",
+        "DeviceError",
         "FileFormatError",
         "LayerRule",
         "ModelError",

@@ -14,6 +14,7 @@ from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import (
     ConfigError,
     DataError,
+    DeviceError,
     FileFormatError,
     ModelError,
     OutputError,
@@ -46,6 +47,7 @@ __all__ = [
     # Errors
     "ConfigError",
     "DataError",
+    "DeviceError",
     "FileFormatError",
     "ModelError",
     "OutputError",

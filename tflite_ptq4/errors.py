@@ -8,6 +8,7 @@
     ├── TargetError       (ValueError)  a plan that an export target cannot hold
     ├── FileFormatError   (ValueError)  a file of another format than it should be, or corrupt
     ├── OutputError       (OSError)     a result that could not be written
+    ├── DeviceError       (RuntimeError) an Android device that cannot be used, or was lost
     └── ReadbackError     (RuntimeError) a written file that does not hold what the plan says
 
 Every message says what must hold, which layer or argument it is about, what was received, and what
@@ -47,6 +48,10 @@ class FileFormatError(Ptq4Error, ValueError):
 
 class OutputError(Ptq4Error, OSError):
     """A result that could not be written."""
+
+
+class DeviceError(Ptq4Error, RuntimeError):
+    """An Android device, or the way to it, that cannot be used or was lost."""
 
 
 class ReadbackError(Ptq4Error, RuntimeError):

@@ -73,7 +73,7 @@ def tflite_model(content: bytes, *, name: str, num_threads: int = 2) -> Runnable
         bytes=len(content),
         input_shapes={
             key: tuple(None if side < 0 else int(side) for side in detail["shape_signature"][1:])
-            for key, detail in _inputs(interpreter).items()
+            for key, detail in input_details(interpreter).items()
         },
         outputs=len(interpreter.get_output_details()),
         run=partial(_run, interpreter, name),
@@ -178,8 +178,8 @@ def _interpreter(content: bytes, name: str, num_threads: int) -> Any:
     return interpreter
 
 
-def _inputs(interpreter: Any) -> dict[str, Any]:
-    """The details of each input by its name: that of the signature, where there is one."""
+def input_details(interpreter: Any) -> dict[str, Any]:
+    """Return the details of each input by its name: that of the signature, where there is one."""
     details = interpreter.get_input_details()
     if len(interpreter.get_signature_list()) != 1:
         return {detail["name"]: detail for detail in details}
@@ -191,7 +191,7 @@ def _inputs(interpreter: Any) -> dict[str, Any]:
 def _run(
     interpreter: Any, name: str, images: Sequence[Images], progress: Progress | None
 ) -> np.ndarray:
-    sources = _inputs(interpreter).values()
+    sources = input_details(interpreter).values()
     result = interpreter.get_output_details()[0]
     outputs = []
     todo = range(len(images[0]))
@@ -201,7 +201,7 @@ def _run(
             if index == 0:
                 _resize(interpreter, [image.shape for image in taken])
             for source, image in zip(sources, taken, strict=True):
-                interpreter.set_tensor(source["index"], _to_stored(image, source))
+                interpreter.set_tensor(source["index"], to_stored(image, source))
             interpreter.invoke()
         except (RuntimeError, ValueError) as error:
             shapes = ", ".join(str(image.shape[1:]) for image in taken)
@@ -221,7 +221,16 @@ def _resize(interpreter: Any, shapes: Sequence[tuple[int, ...]]) -> None:
     interpreter.allocate_tensors()
 
 
-def _to_stored(image: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
+def to_stored(image: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
+    """Return real numbers as an input stores them: `clip(rint(x / scale) + zero_point)`.
+
+    Args:
+        image: float32, in the shape of the input.
+        tensor: details of the input.
+
+    Raises:
+        FileFormatError: an integer input states no scale.
+    """
     dtype = np.dtype(tensor["dtype"])
     if dtype.kind == "f":
         return image.astype(dtype)

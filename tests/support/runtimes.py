@@ -9,6 +9,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from integer_reference import expose_all_tensors
 
+from tflite_ptq4.benchmark.interpreters import operators_left
+
 # Both interpreters with their XNNPACK default, and LiteRT with its portable kernels instead.
 RUNTIMES = ("litert", "tensorflow", "litert_reference")
 
@@ -72,30 +74,8 @@ def _run(data: bytes, images: Sequence[np.ndarray], runtime: str) -> list[tuple[
 
 
 def operators_outside_xnnpack(data: bytes) -> list[str]:
-    """The operators that LiteRT computes with its builtin kernels, by name.
-
-    The interpreter lists the file's operators followed by one DELEGATE for each part that XNNPACK
-    has taken over. What is left is found from the outputs backwards: a tensor that a DELEGATE
-    writes needs the tensors that it reads, any other one needs its own operator.
-    """
-    ready = interpreter(data)
-    producer: dict[int, Any] = {}
-    for operator in ready._get_ops_details():
-        for output in operator["outputs"]:
-            producer[int(output)] = operator  # a DELEGATE comes last and replaces
-    pending = [int(detail["index"]) for detail in ready.get_output_details()]
-    left: dict[int, str] = {}
-    seen: set[int] = set()
-    while pending:
-        tensor = pending.pop()
-        if tensor in seen or tensor not in producer:
-            continue
-        seen.add(tensor)
-        operator = producer[tensor]
-        if operator["op_name"] != "DELEGATE":
-            left[operator["index"]] = operator["op_name"]
-        pending += [int(index) for index in operator["inputs"] if index >= 0]
-    return [left[index] for index in sorted(left)]
+    """The operators that LiteRT computes with its builtin kernels, by name."""
+    return operators_left(interpreter(data))
 
 
 def int8_tensors(data: bytes) -> dict[int, tuple[float, int]]:

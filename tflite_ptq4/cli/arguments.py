@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +13,7 @@ from tflite_ptq4.targets import LAYOUTS, TARGETS
 
 DEFAULT_PRESET = "w4a8"
 DEFAULT_SAMPLES = 64
+DEFAULT_VALIDATED = 16
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,6 +55,35 @@ def positive_integer(text: str) -> int:
     return value
 
 
+def at_least(smallest: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers that are not smaller than one."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < smallest:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number, at least {smallest}, got {text!r}"
+            )
+        return int(text)
+
+    return parse
+
+
+def thread_counts(text: str) -> list[int]:
+    """Parse `1` or `1,2,4`."""
+    return list(dict.fromkeys(positive_integer(part) for part in text.split(",")))
+
+
+def seconds(text: str) -> float:
+    """Parse a time of at least 0 seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, got {text!r}")
+    return value
+
+
 def finite_numbers(text: str) -> list[float]:
     """Parse `127` or `123.7,116.3,103.5`."""
     try:
@@ -65,13 +96,14 @@ def finite_numbers(text: str) -> list[float]:
 
 
 def add_arguments(parser: Parser) -> None:
-    """Declare the four commands."""
+    """Declare the commands."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, module, summary, declare in (
         ("quantize", "quantize", "Write a 4-bit .tflite file of a Keras model.", _quantize),
         ("calibrate", "calibrate", "Gather statistics of a Keras model's activations.", _calibrate),
         ("evaluate", "evaluate", "Measure Keras and TFLite models on images.", _evaluate),
         ("inspect", "inspect_file", "Show what lies in a .tflite file.", _inspect),
+        ("benchmark", "benchmark", "Time .tflite files, here or on Android.", _benchmark),
     ):
         command = commands.add_parser(name, help=summary, description=summary)
         declare(command)
@@ -147,6 +179,56 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE.tflite")
+
+
+def _benchmark(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE.tflite",
+        help="the first is what the others are compared with",
+    )
+    parser.add_argument(
+        "--threads",
+        type=thread_counts,
+        default=[1],
+        metavar="N,N",
+        help="numbers of threads, measured one after the other (1)",
+    )
+    parser.add_argument(
+        "--delegate",
+        choices=("xnnpack", "none"),
+        default="xnnpack",
+        help="LiteRT's default, or LiteRT's own kernels alone (xnnpack)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=at_least(2),
+        metavar="N",
+        help="how often each file has its turn: in each process (10), on a device (8)",
+    )
+    parser.add_argument(
+        "--processes",
+        type=at_least(2),
+        metavar="N",
+        help="how often to begin anew in another process (6)",
+    )
+    group = parser.add_argument_group("Android")
+    group.add_argument("--android", action="store_true", help="measure on a device, through adb")
+    group.add_argument("--serial", metavar="S", help="which one, as `adb devices` calls it")
+    _path(group, "--benchmark-binary", "PATH", "TensorFlow's benchmark_model for the device's ABI")
+    group.add_argument(
+        "--cool-down", type=seconds, metavar="SECONDS", help="pause before each run (1)"
+    )
+    _path(group, "--keep", "FOLDER", "write all that benchmark_model prints there")
+    group.add_argument(
+        "--validate",
+        action="store_true",
+        help="also run images on the device and here, and compare the outputs",
+    )
+    _path(group, "--data", "PATH", f"of --validate: {_IMAGES_HELP} (made-up values)")
+    _image_preparation(parser, samples=DEFAULT_VALIDATED)
 
 
 _IMAGES_HELP = (

@@ -1,0 +1,1 @@
+"""How fast `.tflite` files run and what they take, measured against one another."""
