@@ -43,15 +43,15 @@ def adb_server(home: Path) -> Iterator[None]:
             _adb("kill-server")
 
 
-def attach(device: StandIn) -> str:
-    """Let the server connect to a device, and return its serial."""
-    _adb("connect", device.serial)
-    return device.serial
-
-
-def detach(device: StandIn) -> None:
-    """Let the server forget a device."""
-    _adb("disconnect", device.serial)
+@contextmanager
+def attached(device: StandIn) -> Iterator[StandIn]:
+    """Start a device, and let the server connect to it."""
+    with device:
+        _adb("connect", device.serial)
+        try:
+            yield device
+        finally:
+            _adb("disconnect", device.serial)
 
 
 def _adb(*arguments: str) -> None:

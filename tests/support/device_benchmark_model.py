@@ -16,7 +16,7 @@ from pathlib import Path
 CRASH = "STAND_IN_CRASH"  # the signal that ends it
 UNKNOWN = "STAND_IN_UNKNOWN_FLAGS"  # flags that it passes over, between spaces
 SLOW = "STAND_IN_SECONDS"  # how long it takes in the end
-OTHER = "STAND_IN_ROUNDS_OTHERWISE"  # "1": its first output is one step higher
+OTHER = "STAND_IN_ROUNDS_OTHERWISE"  # "1": the first integer of its outputs is off by one
 
 
 def write_program(path: Path, *, machine: int = 62, linker: str = "") -> Path:
@@ -88,8 +88,6 @@ def main() -> None:
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    from tflite_ptq4.benchmark.interpreters import operators_left
-
     resolver = (
         OpResolverType.BUILTIN
         if flags.get("use_xnnpack", "true") == "true"
@@ -130,6 +128,8 @@ def main() -> None:
         _say("Operator-wise Profiling Info for Regular Benchmark Runs:")
         print("============================== Run Order ==============================")
         print("\t[node type]\t[first]\t[avg ms]\t[%]\t[cdf%]\t[mem KB]\t[times called]\t[Name]")
+        from tflite_ptq4.benchmark.interpreters import operators_left
+
         parts = [one["op_name"] for one in model._get_ops_details()].count("DELEGATE")
         for name in ["TfLiteXNNPackDelegate"] * parts + operators_left(model):
             print(f"\t{name}\t0.1\t0.1\t10.000%\t10.000%\t0.000\t1\t[some output]:0")
@@ -137,7 +137,7 @@ def main() -> None:
     if "output_filepath" in flags:
         outputs = [model.get_tensor(detail["index"]) for detail in model.get_output_details()]
         if os.environ.get(OTHER) == "1":
-            outputs[0].flat[0] += 1
+            outputs[0].flat[0] ^= 1
         Path(flags["output_filepath"]).write_bytes(b"".join(one.tobytes() for one in outputs))
     time.sleep(float(os.environ.get(SLOW, "0")))
 

@@ -198,7 +198,6 @@ class _Stream:
         self._arrived = threading.Condition()
         self._buffer = bytearray()
         self._gone = False
-        self._process: subprocess.Popen[bytes] | None = None
 
     def received(self, data: bytes) -> None:
         with self._arrived:
@@ -210,11 +209,6 @@ class _Stream:
             self._gone = True
             self._arrived.notify()
         self.ready.release()
-        if self._process is not None:
-            # As adbd does: whoever still writes to the terminal finds it closed.
-            for pipe in (self._process.stdout, self._process.stderr):
-                with suppress(OSError):
-                    pipe.close() if pipe is not None else None
 
     def run(self, service: str) -> None:
         with suppress(OSError, EOFError, ValueError):
@@ -249,7 +243,7 @@ class _Stream:
         if device.lost_at and device.lost_at in command:
             device.lose()
             raise EOFError
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             ["/bin/sh", "-c", device._here(command)],
             cwd=device.scratch,
             env={**os.environ, **device.environment, "PATH": device._path},
@@ -257,11 +251,13 @@ class _Stream:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        assert self._process.stdout is not None
-        while data := os.read(self._process.stdout.fileno(), 4096):
-            self._write(_packet(_STDOUT, data) if packets else data)
-        code = self._process.wait()
-        self._process.stdout.close()
+        assert process.stdout is not None
+        try:
+            while data := os.read(process.stdout.fileno(), 4096):
+                self._write(_packet(_STDOUT, data) if packets else data)
+        finally:
+            process.stdout.close()
+            code = process.wait()
         if packets:
             self._write(_packet(_EXIT, bytes([code & 0xFF])))
 

@@ -146,7 +146,7 @@ class Adb:
         text, mark, code = output.rpartition(_EXIT_MARK)
         if not mark or not code.strip().isdigit():
             raise self._failure("run a command", done)
-        return ShellResult(text.removesuffix("\n"), int(code))
+        return ShellResult(text, int(code))
 
     def push(self, source: Path, target: str, *, seconds: float = 600.0) -> None:
         """Copy a file to the device.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,6 @@ def measure_on_device(
     threads: int,
     effort: DeviceEffort,
     progress: Progress,
-    sleep: Callable[[float], None] = time.sleep,
     keep: Path | None = None,
 ) -> DeviceComparison:
     """Measure files against the first of them.
@@ -111,7 +110,6 @@ def measure_on_device(
         threads: of the interpreter.
         effort: how long to measure.
         progress: called with a description and a list of things to do; wraps the list.
-        sleep: waits for some seconds.
         keep: a folder for all that the tool prints, None to drop it.
 
     Raises:
@@ -145,7 +143,7 @@ def measure_on_device(
     taken: list[list[ToolOutput]] = [[] for _ in in_turn]
     rng = np.random.default_rng(0)
     for turn in progress(f"Timing, {title}", range(effort.rounds)):
-        met.append(_cooled(adb, effort, sleep))
+        met.append(_cooled(adb, effort))
         for slot in rng.permutation(len(in_turn)).tolist():
             name = f"round_{turn + 1}_file_{in_turn[slot] + 1}{'_again' * (slot == 0)}"
             taken[slot].append(once(in_turn[slot], name))
@@ -169,7 +167,7 @@ def measure_on_device(
     )
 
 
-def _cooled(adb: Adb, effort: DeviceEffort, sleep: Callable[[float], None]) -> str:
+def _cooled(adb: Adb, effort: DeviceEffort) -> str:
     """Wait for a hot device, and return its thermal state then."""
     pause, waited = 5.0, 0.0
     state = thermal_state(adb)

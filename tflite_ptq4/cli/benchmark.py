@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     cores = os.cpu_count() or 1
     if max(arguments.threads) > cores:
         message(f"This machine has {cores} cores: more threads than that wait for one another.")
-    effort = HostEffort(**_given(arguments, processes=arguments.processes, rounds=arguments.rounds))
+    effort = HostEffort(**_given(processes=arguments.processes, rounds=arguments.rounds))
     found = [
         measure_on_host(
             arguments.files,
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     _report(arguments, found, {"where": "host", "comparisons": [one.to_dict() for one in found]})
 
 
-def _given(arguments: argparse.Namespace, **values: Any) -> dict[str, Any]:
+def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -91,15 +91,14 @@ def _run_on_device(arguments: argparse.Namespace) -> None:
     device = read_device(adb)
     message(device.describe())
     binary = check_binary(arguments.benchmark_binary, device)
-    effort = DeviceEffort(
-        **_given(arguments, rounds=arguments.rounds, cool_down=arguments.cool_down)
-    )
+    effort = DeviceEffort(**_given(rounds=arguments.rounds, cool_down=arguments.cool_down))
     with DeviceFolder(adb) as folder:
         tool = BenchmarkTool(folder, binary, delegate=arguments.delegate)
         models = [
             folder.push(file, f"{index}.tflite")
             for index, file in enumerate(track("Copying", arguments.files))
         ]
+        agreements = _validated(arguments, tool, folder, models) if arguments.validate else None
         measured = [
             measure_on_device(
                 adb,
@@ -114,7 +113,6 @@ def _run_on_device(arguments: argparse.Namespace) -> None:
             )
             for threads in arguments.threads
         ]
-        agreements = _validated(arguments, tool, folder, models) if arguments.validate else None
     found = [one.comparison for one in measured]
     result = {
         "where": "device",
