@@ -3,7 +3,7 @@
     python -m tflite_ptq4.benchmark.host_process REQUEST
 
 The request is a JSON object: `files`, `threads`, `delegate`, and either nothing else, for the first
-run of one file, or `rounds`, `block_ms` and `seed`, for files in turn. The answer is one on stdout.
+run of one file, or those of `times_in_turn`, for files in turn. The answer is one on stdout.
 A new process has loaded nothing yet, so its memory is the file's, and memory comes to lie elsewhere
 in each, which changes times.
 """
@@ -32,7 +32,7 @@ from tflite_ptq4.benchmark.interpreters import (
 from tflite_ptq4.errors import FileFormatError
 
 REFUSED = "refused"
-_MOST_IN_A_BLOCK = 500
+_FEWEST_IN_A_BLOCK, _MOST_IN_A_BLOCK = 3, 500
 _WARM_UP = 3
 
 
@@ -61,12 +61,20 @@ def first_run(path: Path, *, threads: int, delegate: str) -> FirstRun:
 
 
 def times_in_turn(
-    paths: list[Path], *, threads: int, delegate: str, rounds: int, block_ms: float, seed: int
+    paths: list[Path],
+    *,
+    threads: int,
+    delegate: str,
+    rounds: int,
+    block_ms: float,
+    alternating: bool,
+    seed: int,
 ) -> list[list[list[float]]]:
-    """Run files in turn, a block of inferences each: A B A B.
+    """Run files in turn: A B A B.
 
-    A block is as many inferences as fill `block_ms`. Its first one finds the caches as another file
-    has left them and is not counted. The order within a round is drawn anew each time.
+    A turn is a block of as many inferences as fill `block_ms`; its first one finds the caches as
+    another file has left them and is not counted. `alternating`, each turn is one inference, so
+    that all of them find the caches like that. The order is drawn anew for each turn.
 
     Returns:
         Milliseconds of the inferences: for each file, for each round.
@@ -75,17 +83,20 @@ def times_in_turn(
     counts = []
     for interpreter in interpreters:
         set_inputs(interpreter, made_up_inputs(interpreter.get_input_details()))
-        warm = _block(interpreter, _WARM_UP)
-        needed = math.ceil(block_ms / float(np.median(warm)))
-        counts.append(min(max(needed, 2), _MOST_IN_A_BLOCK))
+        needed = math.ceil(block_ms / float(np.median(_block(interpreter, _WARM_UP))))
+        counts.append(min(max(needed, _FEWEST_IN_A_BLOCK), _MOST_IN_A_BLOCK))
     for interpreter, count in zip(interpreters, counts, strict=True):
         _block(interpreter, count)
     rng = np.random.default_rng(seed)
     taken: list[list[list[float]]] = [[] for _ in paths]
     for _ in range(rounds):
-        # In a fixed order, each file would always follow one and the same other.
-        for place in rng.permutation(len(paths)).tolist():
-            taken[place].append(_block(interpreters[place], 1 + counts[place])[1:])
+        for own in taken:
+            own.append([])
+        for _ in range(min(counts) if alternating else 1):
+            # In a fixed order, each file would always follow one and the same other.
+            for place in rng.permutation(len(paths)).tolist():
+                block = _block(interpreters[place], 1 if alternating else 1 + counts[place])
+                taken[place][-1] += block if alternating else block[1:]
     return taken
 
 

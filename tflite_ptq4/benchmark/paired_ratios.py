@@ -1,8 +1,9 @@
 """How much slower one file is than another, from times taken side by side, and how sure that is.
 
 A slow moment of the machine meets both files of a round, so times are divided round by round.
-Between processes a ratio shifts further, with where memory comes to lie; rounds within one process
-do not show that, so the spread is taken over processes ("blocks"), one ratio from each.
+Between processes a ratio shifts further, with where memory comes to lie and how the files take
+turns; rounds within one process do not show that, so the spread is taken over processes ("blocks"),
+one ratio from each.
 """
 
 from __future__ import annotations

@@ -76,15 +76,16 @@ def agreement_of(
     if step is not None:
         scale, zero_point = step
         first, second = (np.rint(values / scale) + zero_point for values in (ours, theirs))
-    distance = np.abs(first.astype(np.float64) - second.astype(np.float64))
+    different = ~(first == second)
+    distance = np.abs(first[different].astype(np.float64) - second[different])
     flat = [values.reshape(len(values), -1).argmax(axis=1) for values in (ours, theirs)]
     return OutputAgreement(
         file=file,
         output=output,
         images=len(ours),
         values=ours.size,
-        different=int(np.count_nonzero(~(first == second))),
-        largest=float(distance.max()),
+        different=int(np.count_nonzero(different)),
+        largest=float(distance.max(initial=0.0)),
         in_steps=in_steps,
         same_class=float(np.mean(flat[0] == flat[1])),
     )
