@@ -20,7 +20,8 @@ import numpy as np
 
 from tflite_ptq4.atomic_write import write_bytes
 from tflite_ptq4.benchmark.comparison import Comparison
-from tflite_ptq4.benchmark.host import HostEffort, measure_on_host
+from tflite_ptq4.benchmark.effort import HostEffort
+from tflite_ptq4.benchmark.host import measure_on_host
 from tflite_ptq4.cli.benchmark import print_comparison
 from tflite_ptq4.cli.console import message, print_json, print_table, results_only_on_stdout
 from tflite_ptq4.cli.files import images_from

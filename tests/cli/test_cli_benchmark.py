@@ -32,7 +32,8 @@ def test_a_table_for_people(files: list[str], capsys: pytest.CaptureFixture[str]
     assert main(["benchmark", *files, *SHORT]) == 0
     out, err = capsys.readouterr()
     title, empty, heading, headings, first, second, *_, control, last = out.splitlines()
-    assert (title, empty, heading) == ("This machine", "", "1 thread, delegate xnnpack")
+    assert title.startswith("This machine: ")
+    assert (empty, heading) == ("", "1 thread, delegate xnnpack")
     assert headings.split()[:5] == ["file", "bytes", "median", "ms", "p90"]
     assert first.split()[0] == files[0]
     assert first.endswith("0 of 1")
@@ -46,7 +47,8 @@ def test_json_for_machines(files: list[str], capsys: pytest.CaptureFixture[str])
     options = ["--threads", "2,1,2", "--delegate", "none", "--json"]
     assert main(["benchmark", files[0], *SHORT, *options]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert (result["where"], result["delegate"]) == ("host", "none")
+    assert result["delegate"] == "none"
+    assert "LiteRT" in result["host"]
     assert [one["threads"] for one in result["comparisons"]] == [2, 1]
     for one in result["comparisons"]:
         assert [row["file"] for row in one["rows"]] == files[:1]

@@ -16,24 +16,12 @@ from tflite_ptq4.benchmark.adb import Adb
 from tflite_ptq4.benchmark.comparison import Comparison, Delegation, FirstRun, compare
 from tflite_ptq4.benchmark.device import thermal_state
 from tflite_ptq4.benchmark.device_folder import DeviceFolder
+from tflite_ptq4.benchmark.effort import DeviceEffort
 from tflite_ptq4.benchmark.host import Progress
 from tflite_ptq4.benchmark.tool_output import OperatorTime, ToolOutput, read_tool_output
 from tflite_ptq4.errors import DeviceError, FileFormatError
 
 COOL = ("none", "unknown")
-
-
-@dataclass(frozen=True)
-class DeviceEffort:
-    """How long to measure: `rounds` of a run of every file, each after a pause of `cool_down`.
-
-    A run lasts `run_seconds` after a warm-up. A hot device is waited for, for at most `patience`.
-    """
-
-    rounds: int = 8
-    cool_down: float = 1.0
-    run_seconds: float = 1.0
-    patience: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +77,6 @@ class BenchmarkTool:
 
 def measure_on_device(
     adb: Adb,
-    folder: DeviceFolder,
     tool: BenchmarkTool,
     files: Sequence[Path],
     models: Sequence[str],
@@ -103,7 +90,6 @@ def measure_on_device(
 
     Args:
         adb: of the device.
-        folder: where the files are on it.
         tool: what runs them there.
         files: `.tflite` files of this machine.
         models: their paths on the device.

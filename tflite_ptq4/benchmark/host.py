@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tflite_ptq4.benchmark.comparison import Comparison, Delegation, FirstRun, compare
+from tflite_ptq4.benchmark.effort import HostEffort
 from tflite_ptq4.benchmark.host_process import REFUSED
 from tflite_ptq4.errors import FileFormatError
 
 # What is done, and the list of what is still to do; gives the list back.
 Progress = Callable[[str, Sequence[Any]], Iterable[Any]]
 
-FIRST_RUNS = 3
 
-
-@dataclass(frozen=True)
-class HostEffort:
-    """How long to measure: `rounds` in each of `processes`, in blocks of `block_ms` for a file."""
-
-    processes: int = 6
-    rounds: int = 10
-    block_ms: float = 40.0
+def describe_host() -> str:
+    """Return this machine in a line: processor, cores, system, and the version of LiteRT."""
+    cpu = platform.machine()
+    try:
+        listed = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        listed = []
+    names = [line.partition(":")[2].strip() for line in listed if line.startswith("model name")]
+    cpu += f" ({names[0]})" if names else ""
+    return (
+        f"This machine: {cpu}, {os.cpu_count()} cores, {platform.system()}, LiteRT "
+        f"{version('ai-edge-litert')}"
+    )
 
 
 def measure_on_host(
@@ -55,7 +61,11 @@ def measure_on_host(
     """
     options = {"threads": threads, "delegate": delegate}
     title = f"{threads} thread{'s' * (threads > 1)}"
-    alone = [(place, file) for _ in range(FIRST_RUNS) for place, file in enumerate(map(str, files))]
+    alone = [
+        (place, file)
+        for _ in range(effort.first_runs)
+        for place, file in enumerate(map(str, files))
+    ]
     first: list[list[FirstRun]] = [[] for _ in files]
     for place, file in progress(f"First runs, {title}", alone):
         found = _ask({"files": [file], **options})

@@ -12,8 +12,6 @@ import numpy as np
 from tflite_ptq4.benchmark.comparison import Delegation
 from tflite_ptq4.errors import FileFormatError
 
-DELEGATES = ("xnnpack", "none")
-
 
 def open_file(path: Path, *, threads: int, delegate: str) -> Any:
     """Return an interpreter of a file, its tensors allocated for one image.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tflite_ptq4.benchmark.effort import DELEGATES, DeviceEffort, HostEffort
 from tflite_ptq4.config import EFFORTS
 from tflite_ptq4.targets import LAYOUTS, TARGETS
 
@@ -198,28 +199,32 @@ def _benchmark(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--delegate",
-        choices=("xnnpack", "none"),
-        default="xnnpack",
-        help="LiteRT's default, or LiteRT's own kernels alone (xnnpack)",
+        choices=DELEGATES,
+        default=DELEGATES[0],
+        help=f"LiteRT's default, or LiteRT's own kernels alone ({DELEGATES[0]})",
     )
     parser.add_argument(
         "--rounds",
         type=at_least(2),
         metavar="N",
-        help="how often each file has its turn: in each process (10), on a device (8)",
+        help=f"how often each file has its turn: in each process ({HostEffort.rounds}), on a "
+        f"device ({DeviceEffort.rounds})",
     )
     parser.add_argument(
         "--processes",
         type=at_least(2),
         metavar="N",
-        help="how often to begin anew in another process (6)",
+        help=f"how often to begin anew in another process ({HostEffort.processes})",
     )
     group = parser.add_argument_group("Android")
     group.add_argument("--android", action="store_true", help="measure on a device, through adb")
     group.add_argument("--serial", metavar="S", help="which one, as `adb devices` calls it")
     _path(group, "--benchmark-binary", "PATH", "TensorFlow's benchmark_model for the device's ABI")
     group.add_argument(
-        "--cool-down", type=seconds, metavar="SECONDS", help="pause before each run (1)"
+        "--cool-down",
+        type=seconds,
+        metavar="SECONDS",
+        help=f"pause before each run ({DeviceEffort.cool_down:g})",
     )
     _path(group, "--keep", "FOLDER", "write all that benchmark_model prints there")
     group.add_argument(

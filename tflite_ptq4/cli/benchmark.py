@@ -12,16 +12,16 @@ import numpy as np
 
 from tflite_ptq4.benchmark.adb import Adb, choose_device, find_adb
 from tflite_ptq4.benchmark.comparison import Comparison, Delegation
-from tflite_ptq4.benchmark.device import Device, read_device
+from tflite_ptq4.benchmark.device import read_device
 from tflite_ptq4.benchmark.device_folder import DeviceFolder
 from tflite_ptq4.benchmark.device_run import (
     COOL,
     BenchmarkTool,
     DeviceComparison,
-    DeviceEffort,
     measure_on_device,
 )
-from tflite_ptq4.benchmark.host import HostEffort, measure_on_host
+from tflite_ptq4.benchmark.effort import DeviceEffort, HostEffort
+from tflite_ptq4.benchmark.host import describe_host, measure_on_host
 from tflite_ptq4.benchmark.interpreters import made_up_inputs, open_file
 from tflite_ptq4.benchmark.tool_binary import check_binary
 from tflite_ptq4.benchmark.validation import OutputAgreement, validate
@@ -67,7 +67,9 @@ def run(arguments: argparse.Namespace) -> None:
         )
         for threads in arguments.threads
     ]
-    _report(arguments, found, {"where": "host", "comparisons": [one.to_dict() for one in found]})
+    host = describe_host()
+    result = {"host": host, "comparisons": [one.to_dict() for one in found]}
+    _report(arguments, found, result, where=host)
 
 
 def _given(**values: Any) -> dict[str, Any]:
@@ -102,7 +104,6 @@ def _run_on_device(arguments: argparse.Namespace) -> None:
         measured = [
             measure_on_device(
                 adb,
-                folder,
                 tool,
                 arguments.files,
                 models,
@@ -115,12 +116,19 @@ def _run_on_device(arguments: argparse.Namespace) -> None:
         ]
     found = [one.comparison for one in measured]
     result = {
-        "where": "device",
         "device": device.to_dict(),
         "comparisons": [one.to_dict() for one in measured],
         "validation": agreements and [one.to_dict() for one in agreements],
     }
-    _report(arguments, found, result, device=device, measured=measured, agreements=agreements)
+    _report(
+        arguments,
+        found,
+        result,
+        where=device.describe(),
+        emulator=device.emulator,
+        measured=measured,
+        agreements=agreements,
+    )
 
 
 def _validated(
@@ -158,13 +166,14 @@ def _report(
     found: Sequence[Comparison],
     result: dict[str, Any],
     *,
-    device: Device | None = None,
+    where: str,
+    emulator: bool = False,
     measured: Sequence[DeviceComparison] = (),
     agreements: Sequence[OutputAgreement] | None = None,
 ) -> None:
     warnings = [warning for one in found for warning in one.warnings]
     hot = [state for one in measured for state in one.thermal if state not in COOL]
-    if device is not None and device.emulator:
+    if emulator:
         warnings.insert(
             0, "This is an emulator: its times are not a phone's, nor are the ratios between them."
         )
@@ -176,7 +185,7 @@ def _report(
     if arguments.json:
         print_json({**result, "delegate": arguments.delegate, "warnings": warnings})
     else:
-        print(f"{'This machine' if device is None else device.describe()}\n")
+        print(f"{where}\n")
         for one in found:
             print_comparison(one, arguments.delegate)
         for file, operators in zip(
