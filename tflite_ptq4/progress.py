@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+# What `track` does: given a description and items, it gives the items back one by one.
+Track = Callable[[str, Sequence[Any]], Iterable[Any]]
 
 _PLAIN_LINES = 4
 

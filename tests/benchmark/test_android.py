@@ -171,13 +171,15 @@ def test_an_emulator_and_a_hot_device_are_told(
     states, slept = [0, 0, 3, 1, 0, 0, 2], []
     monkeypatch.setattr("tflite_ptq4.benchmark.device_run.sleep", slept.append)
     del command[2]
-    with attached(StandIn(tmp_path / "warm", properties=EMULATOR, thermal_status=states)):
+    translating = {**EMULATOR, "ro.product.cpu.abilist": "arm64-v8a,x86_64"}
+    with attached(StandIn(tmp_path / "warm", properties=translating, thermal_status=states)):
         result, err = answer([*command[:-1], "2.5"], capsys)
     # A run for the operators, and in each round one of the file and one of it as control.
     assert slept == [2.5, 5.0, 5.0, 2.5, 2.5, 2.5, 2.5]
     assert result["device"]["emulator"]
     assert result["comparisons"][0]["thermal"] == ["none", "moderate"]
     assert "Warning: This is an emulator: its times are not a phone's" in err
+    assert "The benchmark binary is for x86_64, not for arm64-v8a, the device's own" in err
     assert "Warning: The device ran hot (thermal state moderate)" in err
     assert err.count("Warning: ") >= len(result["warnings"]) >= 2
 

@@ -20,19 +20,19 @@ PHONE = device("arm64-v8a", "armeabi-v7a")
 
 
 @pytest.mark.parametrize(
-    ("machine", "linker", "target"),
+    ("machine", "linker", "target", "abi"),
     [
-        (ARM64, "", PHONE),
-        (ARM64, "/system/bin/linker64", PHONE),
-        (ARM, "/system/bin/linker", PHONE),
-        (X86_64, "", device("x86_64", "x86")),
+        (ARM64, "", PHONE, "arm64-v8a"),
+        (ARM64, "/system/bin/linker64", PHONE, "arm64-v8a"),
+        (ARM, "/system/bin/linker", PHONE, "armeabi-v7a"),
+        (X86_64, "", device("x86_64", "x86"), "x86_64"),
     ],
 )
 def test_a_program_for_the_device_is_taken(
-    machine: int, linker: str, target: Device, tmp_path: Path
+    machine: int, linker: str, target: Device, abi: str, tmp_path: Path
 ) -> None:
     program = write_program(tmp_path / "tool", machine=machine, linker=linker)
-    assert check_binary(program, target) == program
+    assert check_binary(program, target) == (program, abi)
 
 
 @pytest.mark.parametrize(

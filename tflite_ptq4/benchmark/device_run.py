@@ -17,9 +17,9 @@ from tflite_ptq4.benchmark.comparison import Comparison, Delegation, FirstRun, c
 from tflite_ptq4.benchmark.device import thermal_state
 from tflite_ptq4.benchmark.device_folder import DeviceFolder
 from tflite_ptq4.benchmark.effort import DeviceEffort
-from tflite_ptq4.benchmark.host import Progress
 from tflite_ptq4.benchmark.tool_output import OperatorTime, ToolOutput, read_tool_output
 from tflite_ptq4.errors import DeviceError, FileFormatError
+from tflite_ptq4.progress import Track
 
 COOL = ("none", "unknown")
 
@@ -83,7 +83,7 @@ def measure_on_device(
     *,
     threads: int,
     effort: DeviceEffort,
-    progress: Progress,
+    progress: Track,
     keep: Path | None = None,
 ) -> DeviceComparison:
     """Measure files against the first of them.

@@ -8,7 +8,7 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,7 @@ from tflite_ptq4.benchmark.comparison import Comparison, Delegation, FirstRun, c
 from tflite_ptq4.benchmark.effort import HostEffort
 from tflite_ptq4.benchmark.host_process import REFUSED
 from tflite_ptq4.errors import FileFormatError
-
-# What is done, and the list of what is still to do; gives the list back.
-Progress = Callable[[str, Sequence[Any]], Iterable[Any]]
+from tflite_ptq4.progress import Track
 
 
 def describe_host() -> str:
@@ -45,7 +43,7 @@ def measure_on_host(
     threads: int,
     delegate: str,
     effort: HostEffort,
-    progress: Progress,
+    progress: Track,
 ) -> Comparison:
     """Measure files against the first of them.
 
@@ -106,7 +104,6 @@ def _ask(request: dict[str, Any]) -> Any:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     files = ", ".join(map(repr, request["files"]))
     if done.returncode < 0:

@@ -46,8 +46,8 @@ def where_to_get(device: Device) -> str:
     )
 
 
-def check_binary(path: Path | None, device: Device) -> Path:
-    """Return the path of a `benchmark_model` that a device can run.
+def check_binary(path: Path | None, device: Device) -> tuple[Path, str]:
+    """Return the path of a `benchmark_model` that a device can run, and its ABI.
 
     Raises:
         DeviceError: none was named, or it is for another ABI or for Linux.
@@ -79,7 +79,7 @@ def check_binary(path: Path | None, device: Device) -> Path:
             f"The benchmark binary must be for Android, but {str(path)!r} is for Linux (it asks "
             f"for {linker}). {where_to_get(device)}"
         )
-    return path
+    return path, abi
 
 
 def _dynamic_linker(content: bytes) -> str:

@@ -92,7 +92,12 @@ def _run_on_device(arguments: argparse.Namespace) -> None:
     adb = Adb(program, choose_device(program, serial).serial)
     device = read_device(adb)
     message(device.describe())
-    binary = check_binary(arguments.benchmark_binary, device)
+    binary, abi = check_binary(arguments.benchmark_binary, device)
+    if abi != device.abis[0]:
+        message(
+            f"The benchmark binary is for {abi}, not for {device.abis[0]}, the device's own: an "
+            "app for that has other times."
+        )
     effort = DeviceEffort(**_given(rounds=arguments.rounds, cool_down=arguments.cool_down))
     with DeviceFolder(adb) as folder:
         tool = BenchmarkTool(folder, binary, delegate=arguments.delegate)
