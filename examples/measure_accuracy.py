@@ -91,15 +91,19 @@ CORRECTIONS = [
     Case("w4a8, refit_weights off", "w4a8", changes={"refit_weights": False}),
     Case("w4a8, weight_rounding nearest", "w4a8", changes={"weight_rounding": "nearest"}),
     Case("w4a8, output_matching off", "w4a8", changes={"output_matching": False}),
+    Case("w4a8, weight_bit_budget off", "w4a8", changes={"weight_bit_budget": None}),
     W4A4,
+    Case("w4a4, activation_bit_budget off", "w4a4", changes={"activation_bit_budget": None}),
     Case("w4a4, clipping_error tensor", "w4a4", changes={"clipping_error": "tensor"}),
 ]
 CURVE = [
-    Case("w4a8, weight_bits 3", "w4a8", changes={"weight_bits": 3}),
+    Case("w4a8, 3 bits", "w4a8", changes={"weight_bits": 3, "weight_bit_budget": 3.0}),
+    Case("w4a8, 3.5 bits", "w4a8", changes={"weight_bits": 3, "weight_bit_budget": 3.5}),
+    Case("w4a8, 4 bits", "w4a8", changes={"weight_bit_budget": 4.0}),
     W4A8,
-    Case("w4a8, weight_bits 5", "w4a8", changes={"weight_bits": 5}),
-    Case("w4a8, weight_bits 6", "w4a8", changes={"weight_bits": 6}),
-    Case("w4a8, weight_bits 8", "w4a8", changes={"weight_bits": 8}),
+    Case("w4a8, 4.5 bits", "w4a8", changes={"weight_bit_budget": 4.5}),
+    Case("w4a8, 5 bits", "w4a8", changes={"weight_bit_budget": 5.0}),
+    Case("w4a8, 6 bits", "w4a8", changes={"weight_bit_budget": 6.0}),
 ]
 CASES = {case.name: case for case in (*PRESETS, *CORRECTIONS, *CURVE)}
 FLOAT = "float"  # the network itself stands among the cases under this name
@@ -352,9 +356,12 @@ def page(results: Results) -> str:
         "## One correction switched off at a time",
         markdown(results, CORRECTIONS, "preset, what is off", lambda case: case.name),
         "## Bits of the weights",
-        "The preset `w4a8` with other `weight_bits`; depthwise kernels, and the first and the last "
-        "layer, keep 8.",
-        markdown(results, CURVE, "weight_bits", lambda case: str(case.config.weight_bits)),
+        "The preset `w4a8` with another `weight_bit_budget`, below 4 with `weight_bits: 3`: layers "
+        "beyond the usual bits have 8, those first that cost the outputs most. The first and the "
+        "last layer keep 8.",
+        markdown(
+            results, CURVE, "weight_bit_budget", lambda case: f"{case.config.weight_bit_budget:g}"
+        ),
     ]
     return "\n\n".join(parts) + "\n"
 
