@@ -93,7 +93,7 @@ def test_files_are_measured_and_validated_on_a_device(
     assert first["file"] == command[1]
     assert first["ratio"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     assert second["ratio"]["low"] <= second["ratio"]["value"] <= second["ratio"]["high"]
-    assert first["first"]["memory_mb"] == 2.25
+    assert first["first"]["peak_memory_mb"] == 2.25
     assert first["first"]["delegation"] == {"delegated": 1, "left": {}}
     assert second["first"]["delegation"] == {"delegated": 0, "left": {"CONV_2D": 1}}
     assert [rows[0]["delegated"] for rows in one["operators"]] == [True, False]

@@ -54,7 +54,7 @@ def test_files_are_measured_against_the_first(files: list[Path]) -> None:
     for row in found.rows:
         assert 0 < row.median_ms <= row.p90_ms <= row.p95_ms
         assert row.first.load_ms > 0 < row.first.first_ms
-        assert row.first.memory_mb is not None
+        assert row.first.peak_memory_mb is not None
     assert small.first.delegation == Delegation(1, {})
     assert large.first.delegation == Delegation(0, {"CONV_2D": 1})
     assert found.threads == 2

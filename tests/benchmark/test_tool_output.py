@@ -158,7 +158,7 @@ def test_times_and_memory(
     assert (found.load_ms, found.first_ms, found.average_ms) == pytest.approx(
         (load, first, average)
     )
-    assert (found.median_ms, found.p95_ms, found.memory_mb) == (median, p95, memory)
+    assert (found.median_ms, found.p95_ms, found.peak_memory_mb) == (median, p95, memory)
     assert found.typical_ms == pytest.approx(average if median is None else median)
     assert found.unknown_flags == ()
 

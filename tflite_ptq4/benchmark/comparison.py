@@ -34,13 +34,13 @@ class FirstRun:
     Attributes:
         load_ms: until inputs can be set.
         first_ms: the first inference, which prepares what later ones reuse.
-        memory_mb: what loading and running the file has added to the process, in MiB.
+        peak_memory_mb: what loading and running the file has added to the process at most, in MiB.
         delegation: None where the runtime did not say.
     """
 
     load_ms: float
     first_ms: float
-    memory_mb: float | None
+    peak_memory_mb: float | None
     delegation: Delegation | None
 
 
@@ -119,10 +119,10 @@ def compare(
 
 
 def _median_run(runs: Sequence[FirstRun]) -> FirstRun:
-    memory = [run.memory_mb for run in runs if run.memory_mb is not None]
+    memory = [run.peak_memory_mb for run in runs if run.peak_memory_mb is not None]
     return FirstRun(
         load_ms=float(np.median([run.load_ms for run in runs])),
         first_ms=float(np.median([run.first_ms for run in runs])),
-        memory_mb=float(np.median(memory)) if memory else None,
+        peak_memory_mb=float(np.median(memory)) if memory else None,
         delegation=runs[0].delegation,
     )

@@ -142,7 +142,9 @@ def measure_on_device(
         times=[_summary(runs) for runs in taken[1:]],
         first=[
             [
-                FirstRun(run.load_ms, run.first_ms, run.memory_mb, _delegation(file, operators))
+                FirstRun(
+                    run.load_ms, run.first_ms, run.peak_memory_mb, _delegation(file, operators)
+                )
                 for run in runs
             ]
             for file, runs, operators in zip(files, taken[1:], profiled, strict=True)

@@ -55,7 +55,7 @@ def first_run(path: Path, *, threads: int, delegate: str) -> FirstRun:
     return FirstRun(
         load_ms=(loaded - start) * 1e3,
         first_ms=(done - begun) * 1e3,
-        memory_mb=max(_memory_mb("VmHWM") - before, 0.0),
+        peak_memory_mb=max(_memory_mb("VmHWM") - before, 0.0),
         delegation=delegation(interpreter),
     )
 

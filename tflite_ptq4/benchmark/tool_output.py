@@ -59,7 +59,8 @@ class ToolOutput:
         first_ms: the first inference.
         average_ms: of the inferences after the warm-up.
         median_ms, p95_ms: of the same, None before the versions of 2025 print them.
-        memory_mb: what loading and running has added, in MiB, None where it cannot tell.
+        peak_memory_mb: what loading and running has added at most (the tool subtracts what the
+            system calls the largest resident size), in MiB, None where it cannot tell.
         operators: in the order of their computation, with `--enable_op_profiling`.
         unknown_flags: flags that this version does not know and has passed over.
     """
@@ -69,7 +70,7 @@ class ToolOutput:
     average_ms: float
     median_ms: float | None
     p95_ms: float | None
-    memory_mb: float | None
+    peak_memory_mb: float | None
     operators: tuple[OperatorTime, ...]
     unknown_flags: tuple[str, ...]
 
@@ -115,7 +116,7 @@ def read_tool_output(text: str) -> ToolOutput:
         average_ms=average / 1e3,
         median_ms=regular["median"] / 1e3 if "median" in regular else None,
         p95_ms=regular["p95"] / 1e3 if "p95" in regular else None,
-        memory_mb=float(memory.group(1)) if memory else None,
+        peak_memory_mb=float(memory.group(1)) if memory else None,
         operators=_operators(text),
         unknown_flags=tuple(unknown.group(1).split()) if unknown else (),
     )

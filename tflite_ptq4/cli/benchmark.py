@@ -215,7 +215,7 @@ def print_comparison(found: Comparison, delegate: str) -> None:
         "spread": ["-"] + [_span(row.ratio.low, row.ratio.high) for row in found.rows[1:]],
         "first ms": [f"{row.first.first_ms:.2f}" for row in found.rows],
         "load ms": [f"{row.first.load_ms:.1f}" for row in found.rows],
-        "memory MB": [number(row.first.memory_mb, "{:.1f}") for row in found.rows],
+        "peak memory MB": [number(row.first.peak_memory_mb, "{:.1f}") for row in found.rows],
         "not in XNNPACK": [_left(row.first.delegation) for row in found.rows],
     }
     shown = {
