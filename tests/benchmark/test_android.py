@@ -237,6 +237,9 @@ def test_a_lost_device_is_told_and_what_stays_there(
 
 def test_ctrl_c_ends_the_program_and_cleans_up(device: StandIn, command: list[str]) -> None:
     device.environment = {tool.SLOW: "60"}
+    slow = device.scratch / "bin" / "rm"
+    slow.write_text('#!/bin/sh\ntouch cleaning\nsleep 0.5\nexec /bin/rm "$@"\n')
+    slow.chmod(0o755)
     running = subprocess.Popen(
         [sys.executable, "-m", "tflite_ptq4", *command],
         stderr=subprocess.PIPE,
@@ -246,9 +249,13 @@ def test_ctrl_c_ends_the_program_and_cleans_up(device: StandIn, command: list[st
     process = _waited_for(lambda: next(device.tmp.glob("*/process"), None))
     number = int(_waited_for(process.read_text))
     os.killpg(running.pid, signal.SIGINT)
+    # Impatience does not stop the cleaning.
+    _waited_for((device.scratch / "cleaning").exists)
+    os.killpg(running.pid, signal.SIGINT)
     _, err = running.communicate(timeout=30)
     assert running.returncode == 130
     assert err.endswith("tflite-ptq4: interrupted\n")
+    assert "could not be cleaned up" not in err
     assert device.left_behind() == []
     _waited_for(lambda: not _runs(number))
 

@@ -61,7 +61,7 @@ def agreement_of(
     output: str,
     ours: np.ndarray,
     theirs: np.ndarray,
-    step: tuple[float, int] | None = None,
+    step: float | None = None,
 ) -> OutputAgreement:
     """Compare an output of two runs.
 
@@ -69,13 +69,12 @@ def agreement_of(
         file: name of the file.
         output: name of the output.
         ours, theirs: numbers of one type, [images, ...].
-        step: scale and zero point of the integers that real numbers stand for.
+        step: scale of the integers that real numbers stand for.
     """
     in_steps = step is not None or ours.dtype.kind in "iu"
     first, second = ours, theirs
     if step is not None:
-        scale, zero_point = step
-        first, second = (np.rint(values / scale) + zero_point for values in (ours, theirs))
+        first, second = (np.rint(values / step) for values in (ours, theirs))
     different = ~(first == second)
     distance = np.abs(first[different].astype(np.float64) - second[different])
     flat = [values.reshape(len(values), -1).argmax(axis=1) for values in (ours, theirs)]
@@ -91,8 +90,8 @@ def agreement_of(
     )
 
 
-def steps_of_outputs(content: bytes) -> dict[int, tuple[float, int]]:
-    """Return scale and zero point of the integers that real outputs stand for, by tensor."""
+def steps_of_outputs(content: bytes) -> dict[int, float]:
+    """Return the scale of the integers that real outputs stand for, by tensor."""
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]
     found = {}
@@ -101,7 +100,7 @@ def steps_of_outputs(content: bytes) -> dict[int, tuple[float, int]]:
         if operator_name(model, operator) == "DEQUANTIZE" and output in indices(graph.outputs):
             record = scale_and_zero_point(graph.tensors[source])
             if record is not None and len(record[0]) == 1:
-                found[output] = (float(record[0][0]), int(record[1][0]))
+                found[output] = float(record[0][0])
     return found
 
 
