@@ -216,7 +216,6 @@ def _listed(line: str) -> AttachedDevice:
 
 
 def _run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str]:
-    # In a session of its own, Ctrl-C does not reach it: it ends when we end it, not amid cleaning.
     return subprocess.run(
         command,
         capture_output=True,
@@ -225,7 +224,6 @@ def _run(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[
         stdin=subprocess.DEVNULL,
         timeout=seconds,
         check=False,
-        start_new_session=True,
     )
 
 

@@ -45,7 +45,8 @@ class DeviceFolder:
     ) -> None:
         """End what still runs in it, and delete it."""
         process, folder = shlex.quote(f"{self.path}/{_PROCESS}"), shlex.quote(self.path)
-        # After Ctrl-C the program may still run; a second one must not leave it all behind.
+        # After Ctrl-C the program may still run. A second one must not leave it all behind, so it
+        # is ignored, by adb too, which inherits that.
         waiting = _not_interrupted()
         try:
             self._adb.shell(
