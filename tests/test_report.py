@@ -10,7 +10,8 @@ from tflite_ptq4.config import LayerRule, QuantizationConfig
 from tflite_ptq4.graph import LayerGraph
 from tflite_ptq4.planning import build_plan
 from tflite_ptq4.quantized_weights import LayerWeights, quantize_weights
-from tflite_ptq4.report import QuantizationReport, build_report
+from tflite_ptq4.report import QuantizationReport
+from tflite_ptq4.report_rows import build_report
 
 
 def network() -> LayerGraph:
@@ -39,14 +40,15 @@ def report_of(sqnr: dict[str, float], **config: object) -> QuantizationReport:
     return build_report(graph, plan, weights, sqnr)
 
 
-def test_rows_are_the_layers_with_weights_and_those_in_float() -> None:
+def test_rows_are_what_has_weights_what_rounds_and_what_stays_in_float() -> None:
     report = report_of({})
-    assert [row.name for row in report.rows] == ["stem", "kept", "strange", "body", "head"]
-    assert [row.weights for row in report.rows] == [72, 20, 0, 30, 18]
-    assert [row.weight_bits for row in report.rows] == [8, 32, 32, 3, 8]
+    # `pool` only selects values.
+    assert [row.name for row in report.rows] == ["image", "stem", "kept", "strange", "body", "head"]
+    assert [row.weights for row in report.rows] == [0, 72, 20, 0, 30, 18]
+    assert [row.weight_bits for row in report.rows] == [32, 8, 32, 32, 3, 8]
     # `strange` is read by an integer layer, so it has levels although it is computed in float.
-    assert [row.activation_bits for row in report.rows] == [8, 32, 8, 8, 8]
-    assert [row.quantized for row in report.rows] == [True, False, False, True, True]
+    assert [row.activation_bits for row in report.rows] == [8, 8, 32, 8, 8, 8]
+    assert [row.quantized for row in report.rows] == [True, True, False, False, True, True]
     assert [row.name for row in report.in_float] == ["kept", "strange"]
 
 
@@ -73,7 +75,7 @@ def test_weight_sqnr_is_signal_over_noise() -> None:
             bias=np.zeros(2),
             offset=np.full(2, error),
         )
-        return build_report(graph, plan, {"w": weights}, {"w": 20.0}).rows[0]
+        return build_report(graph, plan, {"w": weights}, {"w": 20.0}).rows[1]
 
     # 10 log10((9 + 1 + 0 + 4) / (4 * 0.25)) = 11.46 dB
     assert row(0.5).weight_sqnr_db == pytest.approx(10 * np.log10(14))
@@ -93,6 +95,7 @@ def test_output_sqnr_is_what_was_measured(measured: dict, reported: float | None
 def test_the_report_is_json() -> None:
     report = report_of({"body": np.inf, "head": 3.25})
     values = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert "weight_values" not in values["rows"][1]
     assert values["average_weight_bits"] == report.average_weight_bits
     assert values["config"] == report.config
     assert [row["name"] for row in values["rows"]] == [row.name for row in report.rows]
@@ -102,17 +105,18 @@ def test_the_report_is_json() -> None:
 def test_the_table_has_every_row_and_every_reason() -> None:
     report = report_of({"head": 12.34})
     lines = report.render().splitlines()
-    rows = [line.split() for line in lines[1:6]]
+    rows = [line.split() for line in lines[1:7]]
     assert [cells[0] for cells in rows] == [row.name for row in report.rows]
     assert rows[-1][-1] == "12.3"
-    assert rows[0][:5] == ["stem", "Conv2D", "72", "8", "8"]
-    assert rows[2] == ["strange", "Lambda", "8"]  # no weights, nothing measured
-    assert lines[6] == ""
-    assert lines[7] == (
+    assert rows[0] == ["image", "InputLayer", "8"]
+    assert rows[1][:5] == ["stem", "Conv2D", "72", "8", "8"]
+    assert rows[3] == ["strange", "Lambda", "8"]  # no weights, nothing measured
+    assert lines[7] == ""
+    assert lines[8] == (
         f"average bits: {report.average_weight_bits:.2f} per weight, "
         f"{report.average_activation_bits:.2f} per activation"
     )
-    assert lines[8:] == [
+    assert lines[9:] == [
         "not quantized: kept: quantize=False from rules[0]",
         "not quantized: strange: no integer form",
     ]

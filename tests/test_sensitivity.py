@@ -45,7 +45,7 @@ def test_signs_are_of_one_size_and_even(rng: np.random.Generator) -> None:
 
 def test_without_corrections_the_deployed_weights_stand_alone() -> None:
     config = QuantizationConfig(bias_correction=False)
-    kernel, bias = weights_alone(NODE, WEIGHTS, np.array([7.0, 8.0]), config, MEAN)
+    kernel, bias = weights_alone(NODE, WEIGHTS, None, config, MEAN)
     np.testing.assert_array_equal(kernel, [[1, 3], [2, 6]])
     np.testing.assert_array_equal(bias, [7, 8])
 
@@ -53,7 +53,7 @@ def test_without_corrections_the_deployed_weights_stand_alone() -> None:
 @pytest.mark.parametrize("correction", ["bias_correction", "output_matching"])
 def test_with_corrections_the_error_has_no_mean(correction: str) -> None:
     config = QuantizationConfig(**{"bias_correction": False, correction: True})
-    kernel, bias = weights_alone(NODE, WEIGHTS, np.array([7.0, 8.0]), config, MEAN)
+    kernel, bias = weights_alone(NODE, WEIGHTS, None, config, MEAN)
     np.testing.assert_array_equal(kernel, [[1, 3], [2, 6]])
     # x = (1, 10): the errors (0, -1) and (1, 2) give -10 and 21, which 10 and -21 take away.
     np.testing.assert_array_equal(bias, [0.5 + 10, -0.5 - 21])
@@ -61,7 +61,5 @@ def test_with_corrections_the_error_has_no_mean(correction: str) -> None:
 
 def test_only_the_rounding_counts_after_a_refit() -> None:
     refitted = replace(WEIGHTS, unrounded=np.array([[1, 3.5], [2.25, 6]], np.float32))
-    kernel, _ = weights_alone(
-        NODE, refitted, np.zeros(2), QuantizationConfig(output_matching=True), MEAN
-    )
+    kernel, _ = weights_alone(NODE, refitted, None, QuantizationConfig(output_matching=True), MEAN)
     np.testing.assert_array_equal(kernel, [[1, 1.5], [2.75, 4]])

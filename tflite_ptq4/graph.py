@@ -35,6 +35,7 @@ class Node:
         attributes: strides, padding, dilation and the like, as plain values; "constant" for a
             number that is joined with the input.
         reason: why the operator stays in float, for the kind "float".
+        layer: the name of the Keras layer that it came from.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Node:
     bias: NDArray[np.float32] | None = None
     attributes: Mapping[str, object] = field(default_factory=dict)
     reason: str = ""
+    layer: str = ""
 
     @property
     def rule(self) -> OperatorRule:

@@ -42,6 +42,11 @@ class OperatorRule:
     interpolates: bool = False
     fixed: tuple[float, int] | None = None
 
+    @property
+    def rounds(self) -> bool:
+        """Whether the output of the integer operator is rounded, not on its input's levels."""
+        return self.interpolates or self.output_scale is not OutputScale.INPUT
+
 
 RULES: dict[str, OperatorRule] = {
     # with weights

@@ -19,7 +19,8 @@ from tflite_ptq4.input_shapes import InputShapes, fixed_input_shapes
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.planning import build_plan
 from tflite_ptq4.quantized_weights import LayerWeights, quantize_weights
-from tflite_ptq4.report import QuantizationReport, build_report
+from tflite_ptq4.report import QuantizationReport
+from tflite_ptq4.report_rows import build_report
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ def quantize_model(
     config: QuantizationConfig,
     images: ArrayLike | Sequence[ArrayLike] | Mapping[str, object] | None = None,
     *,
+    sensitivity: bool = False,
     progress: Callable | None = None,
 ) -> QuantizedModel:
     """Quantize a Keras model after training, from calibration statistics.
@@ -163,6 +165,8 @@ def quantize_model(
             by name, as for `model.predict`. Without images those corrections are left out, and the
             report's config says so. Of a model that takes any size, a file gets the images' size
             unless another is asked for.
+        sensitivity: whether the report also tells how much the outputs lose when each layer alone
+            is quantized, which takes `images`, and about five times what predicting them does.
         progress: wraps the list of operators and shows how far it is; None shows nothing.
 
     Returns:
@@ -200,9 +204,23 @@ def quantize_model(
         weights, sqnr = quantize_weights(lowered.graph, plan, statistics), {}
     else:
         weights, sqnr = quantize_layer_by_layer(lowered, plan, arrays, progress=progress)
+    measured = {}
+    if sensitivity and images is not None:
+        from tflite_ptq4.keras_side.sensitivity import measure_sensitivity
+
+        measured = measure_sensitivity(lowered, plan, weights, statistics, arrays)
     return QuantizedModel(
         plan=plan,
         weights=weights,
-        report=build_report(lowered.graph, plan, weights, sqnr),
+        report=build_report(
+            lowered.graph,
+            plan,
+            weights,
+            sqnr,
+            statistics=statistics,
+            sensitivity=measured,
+            model=model.name,
+            package_version=__version__,
+        ),
         _lowered=lowered,
     )

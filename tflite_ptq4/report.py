@@ -1,45 +1,114 @@
-"""What quantization did, as rows: for people as a table, for machines as JSON."""
+"""What quantization did, as rows: for people as a table or a page, for machines as JSON."""
 
 from __future__ import annotations
 
-import math
+import json
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
-import numpy as np
+from tflite_ptq4.advice import advise, worst_layers
+from tflite_ptq4.atomic_write import write_bytes
+from tflite_ptq4.distributions import Distribution
+from tflite_ptq4.errors import OutputError
+from tflite_ptq4.sensitivity import Sensitivity
 
-from tflite_ptq4.graph import LayerGraph
-from tflite_ptq4.kernel_layout import kernel_matrix
-from tflite_ptq4.plan import QuantizationPlan
-from tflite_ptq4.quantized_weights import LayerWeights
+FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One operator with weights, or one that stays in float.
+    """One operator: with weights, rounding its output, or in float; or an input of the network.
 
     Attributes:
-        name: the operator.
+        name: the operator, or the input.
+        layer: the Keras layer that it came from.
         layer_type: its Keras class.
         quantized: whether it computes on integers.
         weights: number of weights.
         weight_bits: mean bits of a weight, 32 in float.
+        weight_channels: (bits, how many output channels have so many), empty without bits.
         activation_bits: mean bits of its output, 32 in float.
+        activation_channels: (bits, how many channels), one entry for a tensor of one scale.
+        clip: the smallest and the largest number that its output can hold; None in float.
+        clip_method: how the clip was chosen, "" in float.
+        output_rule: the operator whose rule sets the bits of the output, where scales are shared;
+            None where no rule can.
+        output_setting: the field of the config that sets those bits instead; None where none does.
         weight_sqnr_db: of the weights; None in float, or where there is no error.
         output_sqnr_db: of the output against the float network, every error before it included;
             None where it was not measured, or where there is no error.
+        sensitivity: what quantizing it alone does to the outputs; None where it was not measured,
+            or nothing of it is quantized.
         reason: where the bits come from, or why the operator stays in float.
+        weight_values: distribution of the weights in units of the clip.
+        output_values: distribution of the output.
     """
 
     name: str
+    layer: str
     layer_type: str
     quantized: bool
     weights: int
     weight_bits: float
+    weight_channels: tuple[tuple[int, int], ...]
     activation_bits: float
+    activation_channels: tuple[tuple[int, int], ...]
+    clip: tuple[float, float] | None
+    clip_method: str
+    output_rule: str | None
+    output_setting: str | None
     weight_sqnr_db: float | None
     output_sqnr_db: float | None
+    sensitivity: Sensitivity | None
     reason: str
+    weight_values: Distribution | None = field(default=None, repr=False)
+    output_values: Distribution | None = field(default=None, repr=False)
+
+    def to_dict(self, *, distributions: bool) -> dict:
+        """The row as plain values."""
+        values = asdict(self)
+        if self.sensitivity is not None:
+            values["sensitivity"]["total"] = self.sensitivity.total
+            values["sensitivity"]["sqnr_db"] = self.sensitivity.sqnr_db
+        if not distributions:
+            del values["weight_values"], values["output_values"]
+        return values
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a network: the file and its answers, as far as they were measured.
+
+    Attributes:
+        file: name of the file.
+        bytes: its length.
+        float_bytes: length of the float network's file.
+        target: the export target.
+        images: how many images float network and file were compared on.
+        agreement: share of them with the same top class.
+        sqnr_db: of the file's outputs; None where there is no error, or it was not measured.
+        top1: accuracy of the file, where the images have labels.
+        float_top1: the same of the float network.
+        accuracy_over_bits: (average bits of a weight, accuracy, name) of several networks.
+        seconds: how long it took.
+    """
+
+    file: str | None = None
+    bytes: int | None = None
+    float_bytes: int | None = None
+    target: str | None = None
+    images: int | None = None
+    agreement: float | None = None
+    sqnr_db: float | None = None
+    top1: float | None = None
+    float_top1: float | None = None
+    accuracy_over_bits: tuple[tuple[float, float, str], ...] = ()
+    seconds: float | None = None
+
+
+NOT_MEASURED = Outcome()
 
 
 @dataclass(frozen=True)
@@ -47,30 +116,93 @@ class QuantizationReport:
     """The rows of all operators and what they add up to.
 
     Attributes:
-        rows: operators in the order of execution; those that hold no weights only where they stay
-            in float.
+        rows: the inputs and the operators in the order of execution; those that only move values
+            are left out, as long as they are not in float.
         average_weight_bits: over all weights of the network.
         average_activation_bits: over all elements of quantized tensors.
         config: the choices, in one line.
+        model: name of the model.
+        package_version: of this package.
+        free_settings: fields of the config that would cost no bits, see `advice.free_settings`.
     """
 
     rows: tuple[LayerRow, ...]
     average_weight_bits: float
     average_activation_bits: float
     config: str
+    model: str = ""
+    package_version: str = ""
+    free_settings: Mapping[str, str | bool] = field(default_factory=dict)
 
     @property
     def in_float(self) -> tuple[LayerRow, ...]:
         """The operators that stay in float."""
         return tuple(row for row in self.rows if not row.quantized)
 
-    def to_dict(self) -> dict:
-        """The report as plain values."""
-        return asdict(self)
+    @property
+    def has_sensitivity(self) -> bool:
+        """Whether the sensitivity of the layers was measured."""
+        return any(row.sensitivity is not None for row in self.rows)
+
+    def to_dict(self, *, distributions: bool = False) -> dict:
+        """The report as plain values.
+
+        Args:
+            distributions: whether those of weights and outputs are in it, most of its length.
+        """
+        worst = worst_layers(self.rows)
+        return {
+            "model": self.model,
+            "config": self.config,
+            "average_weight_bits": self.average_weight_bits,
+            "average_activation_bits": self.average_activation_bits,
+            "sensitivity_measured": self.has_sensitivity,
+            "free_settings": dict(self.free_settings),
+            "worst": [
+                {**asdict(advice), "yaml": advice.yaml}
+                for advice in (advise(row, self.rows) for row in worst)
+            ],
+            "rows": [row.to_dict(distributions=distributions) for row in self.rows],
+        }
+
+    def save(self, directory: str | os.PathLike[str], outcome: Outcome = NOT_MEASURED) -> None:
+        """Write `report.html`, a page for any browser, and `report.json`, the same as data.
+
+        Both are the same for equal runs but for `outcome.seconds`.
+
+        Args:
+            directory: where to; it is made where it does not exist.
+            outcome: size, accuracy and time, as far as they were measured; the page says of the
+                rest that it was not.
+
+        Raises:
+            OutputError: the folder cannot be made, or a file not written.
+        """
+        from tflite_ptq4.report_page import render_page
+
+        folder = Path(directory)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"The folder of the report must be one that can be written to: {str(folder)!r} "
+                f"could not be made ({error.strerror or error}). Name another folder."
+            ) from error
+        values = {
+            "format": "tflite-ptq4 report",
+            "version": FORMAT_VERSION,
+            "package_version": self.package_version,
+            "outcome": asdict(outcome),
+            "report": self.to_dict(distributions=True),
+        }
+        page = render_page(self, outcome)
+        write_bytes(folder / "report.json", (json.dumps(values, allow_nan=False) + "\n").encode())
+        write_bytes(folder / "report.html", page.encode())
 
     def render(self) -> str:
         """The report as plain text."""
         header = ("layer", "type", "weights", "bits", "output bits", "weight dB", "output dB")
+        header += ("alone dB",) * self.has_sensitivity
         table = [header]
         table += [
             (
@@ -81,7 +213,8 @@ class QuantizationReport:
                 f"{row.activation_bits:.3g}",
                 _decibels(row.weight_sqnr_db),
                 _decibels(row.output_sqnr_db),
-            )
+                _decibels(None if row.sensitivity is None else row.sensitivity.sqnr_db),
+            )[: len(header)]
             for row in self.rows
         ]
         widths = [max(len(line[column]) for line in table) for column in range(len(header))]
@@ -99,81 +232,6 @@ class QuantizationReport:
         )
         lines += [f"not quantized: {row.name}: {row.reason}" for row in self.in_float]
         return "\n".join(lines)
-
-
-def build_report(
-    graph: LayerGraph,
-    plan: QuantizationPlan,
-    weights: Mapping[str, LayerWeights],
-    output_sqnr_db: Mapping[str, float],
-) -> QuantizationReport:
-    """Rows of a quantized model.
-
-    Args:
-        graph: the lowered model.
-        plan: made for it.
-        weights: of the quantized layers.
-        output_sqnr_db: of each operator's output where it was measured.
-
-    Returns:
-        The report.
-    """
-    rows, bits_of_weights, weight_count = [], 0.0, 0
-    for node in graph.nodes:
-        layer = plan.layer(node.name)
-        count = 0 if node.kernel is None else node.kernel.size
-        weight_bits = 32.0 if layer.weight_bits is None else float(layer.weight_bits.mean())
-        bits_of_weights += weight_bits * count
-        weight_count += count
-        if node.kernel is None and layer.quantized:
-            continue
-        tensor = plan.tensors.get(node.output)
-        sqnr = None
-        if node.name in weights:
-            sqnr = _sqnr(
-                kernel_matrix(node), kernel_matrix(node, weights[node.name].dequantized(node))
-            )
-        rows.append(
-            LayerRow(
-                name=node.name,
-                layer_type=node.layer_type,
-                quantized=layer.quantized,
-                weights=count,
-                weight_bits=weight_bits,
-                activation_bits=32.0 if tensor is None else float(tensor.bits.mean()),
-                weight_sqnr_db=sqnr,
-                output_sqnr_db=_finite(output_sqnr_db.get(node.name)),
-                reason=layer.reason,
-            )
-        )
-    return QuantizationReport(
-        rows=tuple(rows),
-        average_weight_bits=bits_of_weights / max(weight_count, 1),
-        average_activation_bits=_average_activation_bits(graph, plan),
-        config=plan.config.describe(),
-    )
-
-
-def _average_activation_bits(graph: LayerGraph, plan: QuantizationPlan) -> float:
-    """Mean bits of the elements that operators write; what is moved only is not counted twice."""
-    total, elements = 0.0, 0
-    for name, tensor in plan.tensors.items():
-        if tensor.source != name or name in graph.inputs:
-            continue
-        size = math.prod(size or 1 for size in graph.shapes[name][1:])
-        total += float(tensor.bits.mean()) * size
-        elements += size
-    return total / max(elements, 1)
-
-
-def _sqnr(reference: np.ndarray, approximation: np.ndarray) -> float | None:
-    noise = float(((reference.astype(np.float64) - approximation) ** 2).sum())
-    signal = float((reference.astype(np.float64) ** 2).sum())
-    return None if noise == 0 or signal == 0 else 10.0 * math.log10(signal / noise)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _decibels(value: float | None) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.graph import Node
 from tflite_ptq4.kernel_layout import kernel_matrix
+from tflite_ptq4.plan import TensorPlan
 from tflite_ptq4.quantized_weights import LayerWeights, output_shift
 
 
@@ -67,7 +68,7 @@ def random_signs(
 def weights_alone(
     node: Node,
     weights: LayerWeights,
-    stored_bias: NDArray[np.floating],
+    input_plan: TensorPlan | None,
     config: QuantizationConfig,
     input_mean: NDArray[np.float64],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -83,7 +84,7 @@ def weights_alone(
     Args:
         node: the layer.
         weights: its quantized weights.
-        stored_bias: float [c_out], as a file holds it.
+        input_plan: of the tensor that it reads, None where that is not quantized.
         config: what the weights were made with.
         input_mean: float64 [c_in], expected input in the float network.
 
@@ -96,4 +97,4 @@ def weights_alone(
     if config.bias_correction or config.output_matching:
         shift = output_shift(node, -kernel_matrix(node, error), input_mean)
         return kernel, (node.bias + shift).astype(np.float32)
-    return kernel, stored_bias.astype(np.float32)
+    return kernel, weights.stored_bias(input_plan)

@@ -153,6 +153,12 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
         help="let the file take any number of images at a time, by resizing its inputs",
     )
     _path(parser, "--plan", "PLAN.json", "also write the plan, layer by layer")
+    _path(
+        parser,
+        "--report",
+        "DIR",
+        "also write a report, report.html and report.json: what each layer costs, what to try",
+    )
     _image_preparation(parser, samples=DEFAULT_SAMPLES)
 
 

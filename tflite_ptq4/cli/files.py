@@ -26,9 +26,25 @@ def check_output(output: Path, *, inputs: Iterable[Path | None] = ()) -> None:
     for path in inputs:
         if path is not None and path.exists() and output.exists() and output.samefile(path):
             raise OutputError(f"The output must not replace an input, {str(path)!r}.")
+    _check_writable(output.parent, output)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder for several outputs that could not be made, or not be written to.
+
+    Raises:
+        OutputError: there is a file in its place, or it would not be writable.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"The output must be a folder, but {str(folder)!r} is a file.")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    _check_writable(existing, folder)
+
+
+def _check_writable(folder: Path, output: Path) -> None:
     try:
         # Permissions alone do not tell: root passes them all, and some mounts refuse anyway.
-        tempfile.TemporaryFile(dir=output.parent).close()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise OutputError(
             f"The output must be writable: no file can be made in the folder of {str(output)!r} "

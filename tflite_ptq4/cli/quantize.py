@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tflite_ptq4.atomic_write import write_bytes
 from tflite_ptq4.cli.arguments import DEFAULT_PRESET
 from tflite_ptq4.cli.console import decibels, message, print_json, results_only_on_stdout
-from tflite_ptq4.cli.files import check_images, check_output, images_from
+from tflite_ptq4.cli.files import check_folder, check_images, check_output, images_from
 from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow, native_stderr_held_back
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ConfigError, TargetError
@@ -23,6 +23,7 @@ from tflite_ptq4.input_arrays import Images
 from tflite_ptq4.input_shapes import Shape, fixed_input_shapes
 from tflite_ptq4.keras_side.load_model import check_model_file, input_shapes, load_model
 from tflite_ptq4.progress import track
+from tflite_ptq4.report import Outcome
 from tflite_ptq4.runnable_models import keras_model, tflite_model
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 
@@ -57,6 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
             statistics,
             config,
             images=given,
+            sensitivity=arguments.report is not None,
             progress=partial(track, "Quantizing"),
         )
         message(f"Quantized: {quantized.report.config}")
@@ -76,6 +78,17 @@ def run(arguments: argparse.Namespace) -> None:
         write_bytes(arguments.output, content)
         if arguments.plan is not None:
             quantized.plan.save(arguments.plan)
+        seconds = round(time.monotonic() - started, 1)
+        if arguments.report is not None:
+            outcome = Outcome(
+                file=arguments.output.name,
+                bytes=len(content),
+                float_bytes=arguments.model.stat().st_size,
+                target=target,
+                seconds=seconds,
+                **(comparison or {}),
+            )
+            quantized.report.save(arguments.report, outcome)
     result = {
         "output": str(arguments.output),
         "bytes": len(content),
@@ -86,9 +99,10 @@ def run(arguments: argparse.Namespace) -> None:
         "input_shapes": fixed,
         "dynamic_batch": arguments.dynamic_batch,
         "plan": None if arguments.plan is None else str(arguments.plan),
+        "report_directory": None if arguments.report is None else str(arguments.report),
         "report": quantized.report.to_dict(),
         "on_calibration_images": comparison,
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": seconds,
     }
     if arguments.json:
         print_json(result)
@@ -140,6 +154,8 @@ def _checked_inputs(
     check_output(arguments.output, inputs=inputs)
     if arguments.plan is not None:
         check_output(arguments.plan, inputs=(*inputs, arguments.output))
+    if arguments.report is not None:
+        check_folder(arguments.report)
     return (
         None if arguments.statistics is None else CalibrationStatistics.load(arguments.statistics)
     )
@@ -184,8 +200,14 @@ def _compared(
     with native_stderr_held_back():
         file = tflite_model(content, name=str(output))
     row: EvaluationRow
-    _, row = evaluate_models([float_model, file], images, progress=track)
-    return {"images": len(images), "agreement": row.agreement, "sqnr_db": row.sqnr_db}
+    reference, row = evaluate_models([float_model, file], images, progress=track)
+    return {
+        "images": len(images),
+        "agreement": row.agreement,
+        "sqnr_db": row.sqnr_db,
+        "top1": row.top1,
+        "float_top1": reference.top1,
+    }
 
 
 def _print_result(result: dict[str, Any], model: Path, not_compared: str) -> None:
@@ -195,6 +217,9 @@ def _print_result(result: dict[str, Any], model: Path, not_compared: str) -> Non
     )
     if result["plan"] is not None:
         print(f"Wrote {result['plan']}: the plan.")
+    if result["report_directory"] is not None:
+        page = Path(result["report_directory"]) / "report.html"
+        print(f"Wrote {page}: the report, to open in a browser, and report.json beside it.")
     comparison = result["on_calibration_images"]
     if comparison is None:
         print(f"{not_compared}, so the file was not compared with the float model.")

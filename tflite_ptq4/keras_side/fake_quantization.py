@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from tflite_ptq4.graph import Node
-from tflite_ptq4.operator_rules import TIE_NUDGE, OutputScale
+from tflite_ptq4.operator_rules import TIE_NUDGE
 from tflite_ptq4.plan import TensorPlan
 
 
@@ -49,7 +49,7 @@ def rounds_after(node: Node) -> str | None:
     """
     if node.rule.interpolates:
         return "half_away"
-    return None if node.rule.output_scale is OutputScale.INPUT else "half_even"
+    return "half_even" if node.rule.rounds else None
 
 
 def _row(values: np.ndarray) -> np.ndarray:

@@ -51,8 +51,8 @@ def quantize_layer_by_layer(
         progress: wraps the list of operators and shows how far it is; None shows nothing.
 
     Returns:
-        The weights of each quantized layer, and the SQNR of each operator's output in dB, every
-        error before it included, by name.
+        The weights of each quantized layer, and the SQNR of each input and of each operator's
+        output in dB, every error before it included, by name.
     """
     run = _SideBySide(lowered, plan, images)
     for node in progress(lowered.graph.nodes) if progress else lowered.graph.nodes:
@@ -84,6 +84,7 @@ class _SideBySide:
                 value = tf.constant(array[start:stop], tf.float32)
                 self._exact[name].append(value)
                 self._coded[name].append(self._rounded(value, name, "half_even"))
+            self.sqnr_db[name] = self._compared(name)
 
     def step(self, node: Node) -> None:
         """Run one operator in both networks, quantizing it first where it has weights."""

@@ -83,7 +83,9 @@ def lower(model: keras.Model) -> LoweredModel:
         follow = partial(copy_weights, traced, copied)
         follow()
         traced = copied
-    primitives = tuple(primitive for call in traced.calls for primitive in expand(call))
+    primitives = tuple(
+        replace(primitive, layer=call.name) for call in traced.calls for primitive in expand(call)
+    )
     lowering = _Lowering(model, traced, primitives)
     for primitive in primitives:
         lowering.add(primitive)
@@ -201,6 +203,7 @@ class _Lowering:
             bias=changes.get("bias", primitive.bias),
             attributes=changes.get("attributes", primitive.attributes),
             reason=changes.get("reason", primitive.reason),
+            layer=primitive.layer,
         )
         self.nodes[node.name] = node
         if not node.rule.weighted:

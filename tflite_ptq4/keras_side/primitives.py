@@ -45,6 +45,7 @@ class Primitive:
         run_on_clone: given a name, the same run on a copy of the layer, for symbolic tensors;
             None where `run` touches no layer.
         lowered_run: the same values by operations that TFLite has; None where `run` does so.
+        layer: the name of the call, of which the primitive may be a part.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Primitive:
     reason: str = ""
     run_on_clone: Callable[[str], Run] | None = None
     lowered_run: Run | None = None
+    layer: str = ""
 
 
 def expand(call: Call) -> list[Primitive]:

@@ -94,7 +94,17 @@ class _Measured:
         probes: int,
     ) -> None:
         self.lowered, self.plan, self.probes = lowered, plan, probes
-        self.weights, self.statistics = weights, statistics
+        self._alone = {
+            node.name: weights_alone(
+                node,
+                weights[node.name],
+                plan.tensors.get(node.inputs[0]),
+                plan.config,
+                statistics[node.inputs[0]].mean,
+            )
+            for node in lowered.graph.weighted_nodes
+            if node.name in weights
+        }
         self._logits = logit_tensors(lowered.graph)
         self._sign_sizes: dict[str, float] = {}
         self._rng = np.random.default_rng(0)
@@ -156,7 +166,7 @@ class _Measured:
                 yield name, "activation", name, rounded - values[name]
         for node in self.lowered.graph.nodes:
             value, name = values[node.output], node.output
-            if node.name in self.weights:
+            if node.name in self._alone:
                 yield node.name, "weights", name, self._with_weights(node, values) - value
             rounding = rounds_after(node)
             if rounding is not None and name in self.plan.tensors and not self._on_levels(node):
@@ -164,15 +174,8 @@ class _Measured:
                 yield node.name, "activation", name, rounded - value
 
     def _with_weights(self, node: Node, values: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        source, weights = node.inputs[0], self.weights[node.name]
-        kernel, bias = weights_alone(
-            node,
-            weights,
-            weights.stored_bias(self.plan.tensors.get(source)),
-            self.plan.config,
-            self.statistics[source].mean,
-        )
-        return activate(node, linear(node, values[source], kernel, bias))
+        kernel, bias = self._alone[node.name]
+        return activate(node, linear(node, values[node.inputs[0]], kernel, bias))
 
     def _on_levels(self, node: Node) -> bool:
         """Whether an operator finds its inputs on the levels of its output already."""

@@ -1,0 +1,338 @@
+"""What the page says: every number of the report as text, every plot drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from tflite_ptq4.advice import MOST_BITS, Advice, advise, worst_layers, yaml_fields
+from tflite_ptq4.distributions import Distribution
+from tflite_ptq4.report_page import plots
+
+if TYPE_CHECKING:
+    from tflite_ptq4.report import LayerRow, Outcome, QuantizationReport
+
+NOT_MEASURED = "not measured"
+LEAST_POINTS = 2  # of accuracy over bits, to make a line
+
+
+def page_content(report: QuantizationReport, outcome: Outcome) -> dict[str, Any]:
+    """The variables of the template.
+
+    Args:
+        report: what quantization did.
+        outcome: what was measured of the file.
+    """
+    rows, measured = report.rows, report.has_sensitivity
+    worst = worst_layers(rows)
+    advices = [advise(row, rows) for row in worst]
+    total = sum(row.sensitivity.total for row in rows if row.sensitivity is not None)
+    largest = worst[0].sensitivity.total / total if total else 1.0
+    views = {row.name: _row_view(number, row, total, largest) for number, row in enumerate(rows, 1)}
+    points = outcome.accuracy_over_bits
+    return {
+        "title": report.model or "Quantized network",
+        "lead": _lead(rows, worst, advices, total),
+        "figures": _figures(report, outcome),
+        "measured": measured,
+        "worst": [
+            {**views[row.name], "reason": advice.reason, "yaml": advice.yaml}
+            for row, advice in zip(worst, advices, strict=True)
+        ],
+        "free_settings": yaml_fields(report.free_settings),
+        "worst_note": _worst_note(worst, total, measured),
+        **_recipe(report, worst, advices, total),
+        "cost_plot": Markup(plots.cost_plot(rows, [row.name for row in worst])),
+        "error_plot": Markup(plots.error_plot(rows)),
+        "error_note": (
+            "Outputs against the float network, with every error before them; 6 dB are one bit."
+            if any(row.output_sqnr_db is not None for row in rows)
+            else "The outputs were not measured: that takes images."
+        ),
+        "weight_bits_plot": _bits_plot(rows, "weight_channels", "of-weights"),
+        "weight_bits_note": _bits_note(rows, "weight_channels"),
+        "output_bits_plot": _bits_plot(rows, "activation_channels", "of-output"),
+        "output_bits_note": _bits_note(rows, "activation_channels"),
+        "accuracy_plot": Markup(plots.accuracy_plot(points)) if len(points) >= LEAST_POINTS else "",
+        "accuracy_note": ", ".join(f"{name}: {100 * top1:.2f}" for _, top1, name in sorted(points)),
+        "rows": list(views.values()),
+        "in_float": report.in_float,
+        "has_plots": any(view["plots"] for view in views.values()),
+        "facts": _facts(report, outcome),
+        "explanation": _explanation(measured),
+    }
+
+
+def _lead(
+    rows: Sequence[LayerRow], worst: Sequence[LayerRow], advices: Sequence[Advice], total: float
+) -> str:
+    if not total:
+        return (
+            "Which layers cost the outputs most was not measured: that takes images, and "
+            "sensitivity=True (on the command line, --report with --calibration)."
+        )
+    ranked = sorted((r.sensitivity.total for r in rows if r.sensitivity is not None), reverse=True)
+    half, summed = 0, 0.0
+    while summed < total / 2:
+        summed += ranked[half]
+        half += 1
+    name, count = worst[0].layer, len(ranked)
+    part = {"weights": "its weights", "output": "the rounding of its output"}.get(
+        advices[0].cause, "its weights and its output"
+    )
+    layers = "one of" if half == 1 else f"{half} of"
+    return (
+        f"Half of what quantization costs the outputs comes from {layers} {count} layers. "
+        f"The first to change is {name}: {part}."
+    )
+
+
+def _worst_note(worst: Sequence[LayerRow], total: float, measured: bool) -> str:
+    if not measured:
+        return (
+            "The layers whose weights lost most. What that does to the outputs was not measured, "
+            "so try these one at a time."
+        )
+    share = sum(row.sensitivity.total for row in worst) / total
+    return (
+        f"The layers that cost the outputs most, each quantized alone. Together they make up "
+        f"{share:.0%} of the sum of all layers."
+    )
+
+
+def _recipe(
+    report: QuantizationReport, worst: Sequence[LayerRow], advices: Sequence[Advice], total: float
+) -> dict[str, str]:
+    """The advice on the worst layers as one recipe, and what it would bring and cost."""
+    settings = dict(advice.setting for advice in advices if advice.setting is not None)
+    lines = [f"{name}: {bits}" for name, bits in settings.items()]
+    bitwise = [a for a in advices if a.rule is not None and "quantize" not in a.rule]
+    if bitwise:
+        lines += ["rules:", *(f"  {line}" for line in dict.fromkeys(a.yaml for a in bitwise))]
+    note = "Rules that are there already stay; of two for one layer the later one counts."
+    if total:
+        before = sum(row.sensitivity.total for row in worst)
+        kept = sum(
+            row.sensitivity.total * (1.0 if "quantize" in (advice.rule or {}) else advice.keeps)
+            for row, advice in zip(worst, advices, strict=True)
+        )
+        left = (total - before + kept) / total
+        note = (
+            f"By these figures {left:.0%} of the error of the outputs would be left"
+            f"{_cost_in_bits(report, bitwise)}. {note}"
+        )
+    return {"recipe": "\n".join(lines), "recipe_note": note}
+
+
+def _cost_in_bits(report: QuantizationReport, advices: Sequence[Advice]) -> str:
+    rows = {row.name: row for row in report.rows}
+    added = sum(
+        (MOST_BITS - rows[advice.layer].weight_bits) * rows[advice.layer].weights
+        for advice in advices
+        if "weight_bits" in advice.rule
+    )
+    if not added:
+        return ", without a bit more for the weights"
+    before = report.average_weight_bits
+    after = before + added / sum(row.weights for row in report.rows)
+    return f", at {after:.2f} bits per weight on average instead of {before:.2f}"
+
+
+def _figures(report: QuantizationReport, outcome: Outcome) -> list[dict[str, str]]:
+    figures = []
+    if outcome.top1 is not None:
+        note = f"on {_count(outcome.images, 'image')}"
+        if outcome.float_top1 is not None:
+            note = f"float {outcome.float_top1:.2%}, {note}"
+        figures.append(("Top-1 accuracy", f"{outcome.top1:.2%}", note))
+    same = NOT_MEASURED
+    if outcome.agreement is not None:
+        same = f"same class on {_count(outcome.images, 'image')}"
+    figures.append(("Agreement with float", _share(outcome.agreement), same))
+    sqnr, of_outputs = _decibels(outcome.sqnr_db), "of the outputs, float as reference"
+    if outcome.agreement is None:
+        of_outputs = NOT_MEASURED
+    figures.append(("SQNR", sqnr or "equal" * (outcome.agreement is not None), of_outputs))
+    size = NOT_MEASURED
+    if outcome.bytes is not None:
+        size = outcome.target or ""
+        if outcome.float_bytes:
+            times = outcome.float_bytes / outcome.bytes
+            size = f"{times:.1f} times smaller than float"
+    figures.append(("File", "" if outcome.bytes is None else _bytes(outcome.bytes), size))
+    outputs = f"{report.average_activation_bits:.2f} per activation"
+    figures.append(("Bits per weight", f"{report.average_weight_bits:.2f}", outputs))
+    if outcome.seconds is not None:
+        figures.append(("Time", f"{outcome.seconds:.0f} s", "from start to end"))
+    return [dict(zip(("label", "value", "note"), figure, strict=True)) for figure in figures]
+
+
+def _row_view(number: int, row: LayerRow, total: float, largest: float) -> dict[str, Any]:
+    """One row of the table, and of the worst layers."""
+    alone = row.sensitivity
+    share = None if alone is None or not total else alone.total / total
+    parts = (0.0, 0.0)
+    if share is not None:
+        parts = tuple((part or 0.0) / total for part in (alone.weights, alone.activation))
+    facts = [row.layer_type]
+    if row.weights:
+        facts.append(f"{row.weights:,} weights at {_bits(row.weight_bits)}")
+    if row.clip is not None:
+        facts.append(f"output at {_bits(row.activation_bits)}")
+    for name, value in (("weights", row.weight_sqnr_db), ("output", row.output_sqnr_db)):
+        if value is not None:
+            facts.append(f"{name} {_decibels(value)}")
+    cost = ""
+    if share is not None and alone.sqnr_db is not None:
+        cost = f"{share:.1%} of all; alone it leaves the outputs at {_decibels(alone.sqnr_db)}."
+    return {
+        "number": number,
+        "name": row.name,
+        "kind": row.layer_type if row.quantized else f"{row.layer_type}, in float",
+        "search": f"{row.name} {row.layer_type} {row.layer}".lower(),
+        "facts": ", ".join(facts),
+        "cost": cost,
+        "of_all": [f"{part:.2%}" for part in parts],
+        "of_largest": [f"{part / largest:.2%}" for part in parts],
+        "share": "" if share is None else f"{share:.1%}",
+        "share_value": "" if share is None else f"{share:.6g}",
+        "cells": _cells(row, total),
+        "plots": _plots(row),
+    }
+
+
+def _cells(row: LayerRow, total: float) -> list[dict[str, str]]:
+    clip = method = ""
+    if row.clip is not None:
+        clip = " to ".join(f"{end:.3g}" for end in row.clip).replace("-", "\N{MINUS SIGN}")
+        method = row.clip_method
+    in_float = "float" if not row.quantized else ""
+    cells = [
+        ("Weights", f"{row.weights:,}" if row.weights else "", row.weights or "", "", ""),
+        (
+            "Bits",
+            (in_float or f"{row.weight_bits:.3g}") if row.weights else "",
+            row.weight_bits if row.weights else "",
+            "",
+            "",
+        ),
+        (
+            "Output bits",
+            "float" if row.clip is None else f"{row.activation_bits:.3g}",
+            row.activation_bits,
+            "",
+            "",
+        ),
+        ("Clip of the output", clip, "" if row.clip is None else row.clip[1], "text", method),
+        ("Weights dB", _number(row.weight_sqnr_db), _plain(row.weight_sqnr_db), "", ""),
+        ("Output dB", _number(row.output_sqnr_db), _plain(row.output_sqnr_db), "", ""),
+    ]
+    if total:
+        alone = None if row.sensitivity is None else row.sensitivity.sqnr_db
+        cells.append(("Alone dB", _number(alone), _plain(alone), "", ""))
+    names = ("label", "text", "value", "style", "note")
+    return [dict(zip(names, map(str, cell), strict=True)) for cell in cells]
+
+
+def _plots(row: LayerRow) -> list[dict[str, Any]]:
+    """The distributions of a row, with a line on each."""
+    found = []
+    if row.weight_values is not None:
+        caption = f"Weights, {_bits(row.weight_bits)}. {_caption(row.weight_values)}"
+        svg = plots.distribution_plot(row.weight_values, f"Weights of {row.name}")
+        found.append({"svg": Markup(svg), "caption": caption})
+    if row.output_values is not None:
+        caption = f"Output, {_bits(row.activation_bits)}, {row.clip_method}. "
+        svg = plots.distribution_plot(row.output_values, f"Output of {row.name}")
+        found.append({"svg": Markup(svg), "caption": caption + _caption(row.output_values)})
+    return found
+
+
+def _caption(values: Distribution) -> str:
+    notes = []
+    if values.prior is not None:
+        notes.append(
+            values.prior.family.capitalize() + (" fits" if not values.prior.chosen else "")
+        )
+    if values.zeros >= 0.001:
+        notes.append(f"{values.zeros:.1%} zeros")
+    notes.append("none clipped" if not values.clipped else f"{values.clipped:.2%} clipped")
+    outside = values.below + values.above
+    if outside >= 0.0001:
+        notes.append(f"{outside:.2%} beyond the plot")
+    return ", ".join(notes) + "."
+
+
+def _bits_plot(rows: Sequence[LayerRow], field: str, style: str) -> Markup:
+    return Markup(plots.bits_plot(rows, [getattr(row, field) for row in rows], style))
+
+
+def _bits_note(rows: Sequence[LayerRow], field: str) -> str:
+    counts: dict[int, int] = {}
+    for row in rows:
+        for bits, channels in getattr(row, field):
+            counts[bits] = counts.get(bits, 0) + channels
+    what = "channels" if field == "weight_channels" else "scales"
+    named = ", ".join(f"{count:,} {what} at {bits}" for bits, count in sorted(counts.items()))
+    return (
+        f"{named} bits. The stronger the colour, the more of a layer."
+        if named
+        else "Nothing is quantized."
+    )
+
+
+def _facts(report: QuantizationReport, outcome: Outcome) -> list[tuple[str, str]]:
+    facts = [("Recipe", report.config)]
+    if outcome.file is not None:
+        facts.append(("File", outcome.file))
+    if outcome.target is not None:
+        facts.append(("Target", outcome.target))
+    facts.append(("Made by", f"tflite-ptq4 {report.package_version}".strip()))
+    return facts
+
+
+def _explanation(measured: bool) -> str:
+    sqnr = (
+        "SQNR is the power of the values over that of their error, in decibels: one bit more is "
+        "about 6 dB, 20 dB are an error of a tenth."
+    )
+    if not measured:
+        return sqnr
+    return sqnr + (
+        " \u201cAlone\u201d is the SQNR of the network\u2019s outputs, before a softmax, with this "
+        "layer quantized and all others in float, to first order and on the calibration images. "
+        "Errors of layers add up, as long as they are small and independent."
+    )
+
+
+def _bits(value: float) -> str:
+    return "float" if value > 16 else f"{value:.3g} bits"
+
+
+def _count(number: int | None, noun: str) -> str:
+    return f"{number or 0:,} {noun}{'s' * (number != 1)}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _decibels(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} dB"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} B"
