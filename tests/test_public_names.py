@@ -21,6 +21,7 @@ def test_the_names_that_stay() -> None:
         "LayerRule",
         "ModelError",
         "OutputError",
+        "PostTrainingQuantizationMonitor",
         "Ptq4Error",
         "QuantizationConfig",
         "QuantizationPlan",

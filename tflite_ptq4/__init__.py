@@ -30,6 +30,7 @@ from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 if TYPE_CHECKING:
     from tflite_ptq4.keras_side.calibration import CalibrationCallback, calibrate
     from tflite_ptq4.pipeline import QuantizedModel, quantize_model
+    from tflite_ptq4.quantization_monitor import PostTrainingQuantizationMonitor
 
 __version__ = version("tflite-ptq4")
 
@@ -40,6 +41,7 @@ __all__ = [
     "calibrate",
     # Quantization
     "LayerRule",
+    "PostTrainingQuantizationMonitor",
     "QuantizationConfig",
     "QuantizationPlan",
     "QuantizedModel",
@@ -61,6 +63,7 @@ __all__ = [
 _LOADED_ON_USE = {
     "CalibrationCallback": "tflite_ptq4.keras_side.calibration",
     "calibrate": "tflite_ptq4.keras_side.calibration",
+    "PostTrainingQuantizationMonitor": "tflite_ptq4.quantization_monitor",
     "QuantizedModel": "tflite_ptq4.pipeline",
     "quantize_model": "tflite_ptq4.pipeline",
 }

@@ -105,6 +105,11 @@ class CalibrationCallback(keras.callbacks.Callback):
         """
         self._forward(inputs)
 
+    def reset(self) -> None:
+        """Forget what was gathered."""
+        self._epoch.forget()
+        self._accumulator.reset()
+
     def follow_weights(self) -> None:
         """Start anew if the weights are no longer those of the statistics."""
         self._follow()
@@ -187,8 +192,7 @@ class CalibrationCallback(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
         """Forget the epoch before: its weights are no longer the model's."""
-        self._epoch.forget()
-        self._accumulator.reset()
+        self.reset()
 
     def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
         """Let the images of the batch that comes be kept."""
@@ -338,6 +342,29 @@ def calibrate(
         StatisticsError: an image or an activation holds NaN or Inf.
     """
     callback = CalibrationCallback(model)
+    observe_images(callback, images, batch_size=batch_size, progress=progress)
+    return callback.statistics
+
+
+def observe_images(
+    callback: CalibrationCallback,
+    images: object,
+    *,
+    batch_size: int | None = None,
+    progress: Callable | None = None,
+) -> None:
+    """Let a callback observe arrays of images, without a run of Keras.
+
+    Args:
+        callback: gathers the statistics.
+        images: as for `calibrate`.
+        batch_size: as for `calibrate`.
+        progress: as for `calibrate`.
+
+    Raises:
+        DataError: as `calibrate`.
+        StatisticsError: as `calibrate`.
+    """
     arrays = callback.lowered.trace.unpack(images)
     if batch_size is None:
         shapes = callback.lowered.graph.shapes.values()
@@ -347,4 +374,3 @@ def calibrate(
         parts = [np.asarray(array[start : start + batch_size], np.float32) for array in arrays]
         callback.observe(*map(tf.constant, parts))
         callback.raise_if_not_finite(batch)
-    return callback.statistics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,7 @@ def clone_operation(operation: keras.Operation, name: str) -> keras.Operation:
     """A copy of a layer under another name, with its own copies of the weights.
 
     Args:
-        operation: a built layer, or an operation of `keras.ops`, which holds no state and is
-            returned itself.
+        operation: a built layer, or an operation of `keras.ops`.
         name: of the copy.
 
     Returns:
@@ -25,16 +25,23 @@ def clone_operation(operation: keras.Operation, name: str) -> keras.Operation:
         ModelError: the layer cannot be made from its own `get_config`.
     """
     if not isinstance(operation, keras.layers.Layer):
-        return operation
+        return _copied_function(operation, name)
 
     def copied() -> keras.layers.Layer:
-        copy = from_config(operation, {**operation.get_config(), "name": name})
+        layer = from_config(operation, {**operation.get_config(), "name": name})
         if operation.weights:
-            copy.build_from_config(operation.get_build_config())
-            copy.set_weights(operation.get_weights())
-        return copy
+            layer.build_from_config(operation.get_build_config())
+            layer.set_weights(operation.get_weights())
+        return layer
 
     return made(operation, copied)
+
+
+def _copied_function(operation: keras.Operation, name: str) -> keras.Operation:
+    copied = copy.copy(operation)
+    copied.name = name
+    copied._inbound_nodes, copied._outbound_nodes = [], []
+    return copied
 
 
 def made(

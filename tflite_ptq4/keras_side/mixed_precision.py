@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras.src.backend.common.variables import AutocastScope
 
-from tflite_ptq4.keras_side.cloning import from_config, made
+from tflite_ptq4.keras_side.cloning import clone_operation, from_config, made
 from tflite_ptq4.keras_side.trace import Trace
 
 FLOAT32 = "float32"
@@ -62,7 +62,7 @@ def float32_copy(model: keras.Model) -> keras.Model:
 
     def copied(operation: keras.Operation) -> keras.Operation:
         if not isinstance(operation, keras.layers.Layer):
-            return operation
+            return clone_operation(operation, operation.name)
         config = _with_float32_policies(operation.get_config())
         return made(operation, lambda: from_config(operation, config))
 

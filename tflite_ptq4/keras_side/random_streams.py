@@ -1,0 +1,59 @@
+"""Work beside a training run that leaves its random streams and its layers' state as they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+from keras.src.backend.common import global_state
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+from tensorflow.python.eager import context
+from tensorflow.python.ops import stateful_random_ops
+
+_OTHER_SEED = "beside the training"
+
+
+@contextmanager
+def unchanged_random_streams(model: keras.Model) -> Iterator[None]:
+    """While it lasts, draw what you like: afterwards every stream goes on where it stood.
+
+    New layers draw the seeds of their initializers from Python's stream, for one. The streams are
+    those of Python, NumPy, TensorFlow (the seeds of operations, the global generator) and Keras
+    (the global seed generator); the state is all that `model` holds beside its weights: the seeds
+    of its layers and its metrics.
+
+    Args:
+        model: the model in training.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    keras_seeds = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    generator = stateful_random_ops.global_generator
+    variables = _state_variables(model)
+    variables += [] if keras_seeds is None else [keras_seeds.state]
+    variables += [] if generator is None else [generator.state]
+    values = [np.array(variable) for variable in variables]
+    eager = context.context()
+    operation_seeds = eager._rng
+    if operation_seeds is not None:
+        # An operation of the same seed would share a kernel, and its stream, with the training's.
+        eager._rng = random.Random(_OTHER_SEED)
+    try:
+        yield
+    finally:
+        eager._rng = operation_seeds
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, keras_seeds)
+        stateful_random_ops.global_generator = generator
+        for variable, value in zip(variables, values, strict=True):
+            if not np.array_equal(np.array(variable), value):
+                variable.assign(value)
+
+
+def _state_variables(model: keras.Model) -> list:
+    """What a model holds beside its weights."""
+    weights = {id(variable) for variable in model.weights}
+    return [variable for variable in model.variables if id(variable) not in weights]
