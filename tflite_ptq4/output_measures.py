@@ -73,7 +73,9 @@ class _AgainstLabels:
                 variable.assign(value)
         self._results = self._model.compute_metrics(inputs, labels, outputs, weights)
         loss = self._model.compute_loss(inputs, labels, outputs, weights, training=False)
-        self._state = [np.array(variable) for variable in self._model.metrics_variables]
+        self._state = [
+            keras.ops.convert_to_numpy(variable) for variable in self._model.metrics_variables
+        ]
         images = len(keras.tree.flatten(inputs)[0])
         self._images += images
         self._loss += images * float(loss)

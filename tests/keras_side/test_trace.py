@@ -241,10 +241,13 @@ def test_a_copy_computes_the_same_on_weights_of_its_own(
     np.testing.assert_array_equal(copy(values), expected)
 
 
-def test_an_operation_without_state_is_its_own_copy() -> None:
+def test_calls_of_a_copied_operation_are_not_recorded_in_the_users() -> None:
     image = keras.Input((2,))
     operation = keras.ops.sin(image)._keras_history.operation
-    assert clone_operation(operation, "copy") is operation
+    copy = clone_operation(operation, "copy")
+    assert (copy.name, type(copy)) == ("copy", type(operation))
+    copy(image)
+    assert (len(operation._inbound_nodes), len(copy._inbound_nodes)) == (1, 1)
 
 
 def test_a_layer_that_its_config_cannot_make_is_named() -> None:

@@ -34,7 +34,7 @@ def unchanged_random_streams(model: keras.Model) -> Iterator[None]:
     variables = _state_variables(model)
     variables += [] if keras_seeds is None else [keras_seeds.state]
     variables += [] if generator is None else [generator.state]
-    values = [np.array(variable) for variable in variables]
+    values = [keras.ops.convert_to_numpy(variable) for variable in variables]
     eager = context.context()
     operation_seeds = eager._rng
     if operation_seeds is not None:
@@ -49,7 +49,7 @@ def unchanged_random_streams(model: keras.Model) -> Iterator[None]:
         global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, keras_seeds)
         stateful_random_ops.global_generator = generator
         for variable, value in zip(variables, values, strict=True):
-            if not np.array_equal(np.array(variable), value):
+            if not np.array_equal(keras.ops.convert_to_numpy(variable), value):
                 variable.assign(value)
 
 
