@@ -378,7 +378,42 @@ class TestRefusedFiles:
         path.write_text("version: 1\nweight_bits: 16\n", encoding="utf-8")
         with pytest.raises(ConfigError) as caught:
             QuantizationConfig.from_yaml(path)
-        assert str(caught.value).startswith(f"{path}: `weight_bits` of QuantizationConfig must be")
+        message = str(caught.value)
+        assert message.startswith(f"{path}, line 2: `weight_bits` of QuantizationConfig must be")
+
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [
+            ("# mine\n\nversion: 2\n", 3),
+            ("version: 1\nweight_bits: 4\nweight_bit: 3\n", 3),
+            ("version: 1\nrules:\n  - match: a\n  - match: b\n    weight_bits: 1\n", 5),
+            ("version: 1\nrules:\n  - match: a\n  - quantize: false\n", 4),
+            ("version: 1\nrules: 3\n", 2),
+            ("version: 1\n\nminimum_bits: 8\nmaximum_bits: 2\n", 3),
+            ("version: 1\naverage_weight_bits: 3.5\n", 2),
+            ("weight_bits: 4\n", None),
+            ("4", None),
+        ],
+    )
+    def test_a_refusal_names_the_line(self, tmp_path: Path, text: str, line: int | None) -> None:
+        path = tmp_path / "mine.yaml"
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ConfigError) as caught:
+            QuantizationConfig.from_yaml(path)
+        where = f"{path}: " if line is None else f"{path}, line {line}: "
+        assert str(caught.value).startswith(where)
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("version: 1\nversion: 1\n", "the key 'version' is written twice, in line 2"),
+            ("version: [1\n", "expected ',' or ']', but got '<stream end>', in line 2"),
+        ],
+    )
+    def test_broken_yaml_is_one_sentence_with_its_line(self, text: str, problem: str) -> None:
+        assert refused_text(text) == (
+            f"A recipe must be valid YAML. Received: {problem}. Correct that line."
+        )
 
 
 class TestReplace:

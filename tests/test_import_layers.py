@@ -23,6 +23,7 @@ LAYERS = {
     "tflite_ptq4.stats": 1,
     "tflite_ptq4.config": 2,
     "tflite_ptq4.config_checks": 2,
+    "tflite_ptq4.config_schema": 2,
     "tflite_ptq4.layer_rules": 2,
     "tflite_ptq4.recipes": 2,
     "tflite_ptq4.clipping": 2,

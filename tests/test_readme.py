@@ -57,7 +57,7 @@ def test_the_example_runs(
 def test_the_commands_parse() -> None:
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("tflite-ptq4 ")]
-    assert len({line.split()[1] for line in commands}) == 5
+    assert len({line.split()[1] for line in commands}) == 6
     parser = Parser(prog="tflite-ptq4")
     add_arguments(parser)
     for line in commands:

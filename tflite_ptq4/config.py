@@ -144,7 +144,8 @@ class QuantizationConfig:
         if self.minimum_bits > self.maximum_bits:
             raise ConfigError(
                 "`minimum_bits` must not exceed `maximum_bits`. "
-                f"Received: {self.minimum_bits} and {self.maximum_bits}. Swap them."
+                f"Received: {self.minimum_bits} and {self.maximum_bits}. Swap them.",
+                key=("minimum_bits",),
             )
         self._check_allocation("weight", self.weight_bit_allocation, self.mean_weight_bits)
         self._check_allocation(
@@ -153,28 +154,34 @@ class QuantizationConfig:
         if self.weight_bit_allocation != "none" and self.weight_granularity == "per_tensor":
             raise ConfigError(
                 "`weight_bit_allocation` gives each channel its own bits and must have "
-                "`weight_granularity='per_channel'`. Received: 'per_tensor'. Change one of the two."
+                "`weight_granularity='per_channel'`. Received: 'per_tensor'. Change one of the "
+                "two.",
+                key=("weight_granularity",),
             )
         if self.bias_correction and self.mean_correction == "none" and not self.variance_correction:
             raise ConfigError(
                 "`bias_correction` must correct something. Received: `mean_correction='none'` and "
-                "`variance_correction=False`. Set `bias_correction=False`, or one of the two."
+                "`variance_correction=False`. Set `bias_correction=False`, or one of the two.",
+                key=("mean_correction",),
             )
 
     def _check_allocation(self, kind: str, method: str, mean: float) -> None:
-        given = getattr(self, f"average_{kind}_bits")
+        average = f"average_{kind}_bits"
+        given = getattr(self, average)
         if method == "none":
             if given is not None:
                 raise ConfigError(
-                    f"`average_{kind}_bits` must go with a `{kind}_bit_allocation`. Received: "
-                    f"{given!r} with 'none'. Set the allocation to 'exact', or use `{kind}_bits`."
+                    f"`{average}` must go with a `{kind}_bit_allocation`. Received: "
+                    f"{given!r} with 'none'. Set the allocation to 'exact', or use `{kind}_bits`.",
+                    key=(average,),
                 )
         elif not self.minimum_bits <= mean <= self.maximum_bits:
-            name = f"{kind}_bits" if given is None else f"average_{kind}_bits"
+            name = f"{kind}_bits" if given is None else average
             raise ConfigError(
                 f"`{name}`, which `{kind}_bit_allocation` meets on average, must lie between "
                 f"`minimum_bits` and `maximum_bits`. Received: {mean!r}, not in "
-                f"[{self.minimum_bits}, {self.maximum_bits}]. Change it, or widen the bounds."
+                f"[{self.minimum_bits}, {self.maximum_bits}]. Change it, or widen the bounds.",
+                key=(name,),
             )
 
     @property
@@ -355,7 +362,8 @@ class QuantizationConfig:
         if type(version) is not int or version != SCHEMA_VERSION:
             raise ConfigError(
                 f"A config must state the schema it is written in, `version: {SCHEMA_VERSION}`. "
-                f"Received: {version!r}. Add the line, or update this package for a newer file."
+                f"Received: {version!r}. Add the line, or update this package for a newer file.",
+                key=("version",),
             )
         check_keys(values, cls)
         if "rules" in values:
@@ -377,11 +385,11 @@ class QuantizationConfig:
         Raises:
             ConfigError: the file cannot be read, the text is not YAML, or `from_dict` refuses it.
         """
-        where, values = recipes.read(source)
+        recipe = recipes.read(source)
         try:
-            return cls.from_dict(values)
+            return cls.from_dict(recipe.values)
         except ConfigError as error:
-            raise ConfigError(f"{where}{error}") from error
+            raise ConfigError(f"{recipe.place(error.key)}{error}", error.key) from error
 
     def describe(self) -> str:
         """The choices in one line, for people."""

@@ -26,8 +26,14 @@ def check_fields(record: Any) -> None:
         value = getattr(record, name)
         if not accepts(value):
             raise ConfigError(
-                f"`{name}` of {type(record).__name__} must be {expected}. Received: {value!r}."
+                f"`{name}` of {type(record).__name__} must be {expected}. Received: {value!r}.",
+                key=(name,),
             )
+
+
+def expected_of(record: type) -> dict[str, str]:
+    """For each field of a dataclass, what it takes, in words."""
+    return {name: expected for name, (expected, _) in _expectations(record).items()}
 
 
 @cache
@@ -77,7 +83,8 @@ def check_keys(values: Mapping[str, Any], record: type) -> None:
         if key not in known:
             raise ConfigError(
                 f"A key must be a field of {record.__name__}. Received: {key!r}. "
-                f"The nearest known one is {nearest(key, known)!r}."
+                f"The nearest known one is {nearest(key, known)!r}.",
+                key=(key,),
             )
 
 

@@ -23,7 +23,17 @@ class Ptq4Error(Exception):
 
 
 class ConfigError(Ptq4Error, ValueError):
-    """A configuration, preset, recipe or input size that cannot be meant."""
+    """A configuration, preset, recipe or input size that cannot be meant.
+
+    Args:
+        message: the sentences.
+        key: of a recipe, where the value stands: names of fields and positions in lists, from the
+            outside to the inside; empty where it is no single place.
+    """
+
+    def __init__(self, message: str, key: tuple[str | int, ...] = ()) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class DataError(Ptq4Error, ValueError):

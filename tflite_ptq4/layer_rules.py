@@ -97,7 +97,8 @@ def rules_from_list(rules: Any) -> tuple[LayerRule, ...]:
     if not isinstance(rules, list) or not all(isinstance(rule, Mapping) for rule in rules):
         raise ConfigError(
             "`rules` must be a list of mappings with the fields of LayerRule. "
-            f"Received: {rules!r}. Write one `- match: ...` entry per rule."
+            f"Received: {rules!r}. Write one `- match: ...` entry per rule.",
+            key=("rules",),
         )
     result = []
     for index, rule in enumerate(rules):
@@ -105,5 +106,5 @@ def rules_from_list(rules: Any) -> tuple[LayerRule, ...]:
             check_keys(rule, LayerRule)
             result.append(LayerRule(**rule))
         except ConfigError as error:
-            raise ConfigError(f"rules[{index}]: {error}") from error
+            raise ConfigError(f"rules[{index}]: {error}", ("rules", index, *error.key)) from error
     return tuple(result)

@@ -106,10 +106,43 @@ def add_arguments(parser: Parser) -> None:
         ("inspect", "inspect_file", "Show what lies in a .tflite file.", _inspect),
         ("benchmark", "benchmark", "Time .tflite files, here or on Android.", _benchmark),
     ):
-        command = commands.add_parser(name, help=summary, description=summary)
-        declare(command)
-        command.add_argument("--json", action="store_true", help="print the results as JSON")
-        command.set_defaults(module=module)
+        _add_command(commands, name, summary, declare).set_defaults(module=module)
+    _add_recipes(commands)
+
+
+def _add_command(
+    commands: Any, name: str, summary: str, declare: Callable[[argparse.ArgumentParser], None]
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=summary, description=summary)
+    declare(command)
+    command.add_argument("--json", action="store_true", help="print the results as JSON")
+    return command
+
+
+def _add_recipes(commands: Any) -> None:
+    summary = "Show the shipped recipes, and check your own."
+    parser = commands.add_parser("recipes", help=summary, description=summary)
+    parser.set_defaults(module="recipes")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    for name, text, declare in (
+        ("list", "Name the shipped recipes, the presets, and say what each means.", _nothing),
+        ("show", "Print a shipped recipe, to start one of your own from.", _recipe_name),
+        ("validate", "Check recipes; says in which line one cannot be meant.", _recipe_files),
+        ("schema", "Print the JSON schema, by which editors complete recipes.", _nothing),
+    ):
+        _add_command(actions, name, text, declare)
+
+
+def _nothing(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def _recipe_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+
+
+def _recipe_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE.yaml")
 
 
 def _quantize(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,8 @@ The weights of the first and the last layer have 8 bits in all of them.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import yaml
 from tflite_ptq4.errors import ConfigError
 
 _SUFFIX = ".yaml"
+SCHEMA_FILE = "recipe.schema.json"
 
 
 def names() -> tuple[str, ...]:
@@ -34,36 +37,86 @@ def text(name: str) -> str:
     return resources.files(__name__).joinpath(name + _SUFFIX).read_text(encoding="utf-8")
 
 
-def read(source: str | os.PathLike[str]) -> tuple[str, Any]:
-    """What a YAML text or file holds.
+def summary(name: str) -> str:
+    """What one of `names()` means: the first line of its comment."""
+    return text(name).partition("\n")[0].partition(": ")[2]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe as it was read, nothing checked yet.
+
+    Attributes:
+        values: what the YAML holds.
+        content: its text.
+        path: of its file, None of a text.
+    """
+
+    values: Any
+    content: str
+    path: str | None
+
+    def place(self, key: Sequence[str | int] = ()) -> str:
+        """The beginning of a message about it: "<path>, line 3: ", or "" of a text.
+
+        Args:
+            key: names and positions of the value that the message is about; what is not there is
+                passed over.
+        """
+        if self.path is None:
+            return ""
+        line = _line(yaml.compose(self.content, Loader=yaml.SafeLoader), key)
+        return f"{self.path}: " if line is None else f"{self.path}, line {line}: "
+
+
+def read(source: str | os.PathLike[str]) -> Recipe:
+    """Read a YAML text or file.
 
     Args:
         source: a path object, a string of one line that ends in .yaml or .yml (then a path too),
             or any other string (then the text itself).
 
-    Returns:
-        The prefix for messages about it, "<path>: " or "", and the parsed value.
-
     Raises:
         ConfigError: the file cannot be read, or the text is not YAML or writes a key twice.
     """
-    prefix, content = "", source
+    path, content = None, source
     if not isinstance(source, str) or _is_path(source):
-        prefix = f"{os.fspath(source)}: "
+        path = os.fspath(source)
         try:
             content = Path(source).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
-                f"{prefix}A recipe must be a readable UTF-8 file. Received: {error}. "
+                f"{path}: A recipe must be a readable UTF-8 file. Received: {error}. "
                 f"Name an existing file, or one of the presets: {', '.join(names())}."
             ) from error
     try:
-        return prefix, yaml.load(content, Loader=_StrictLoader)
+        values = yaml.load(content, Loader=_StrictLoader)
     # Beyond YAMLError: an impossible date is a ValueError, endless nesting a RecursionError.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = error if mark is None else f"{error.problem}, in line {mark.line + 1}"
         raise ConfigError(
-            f"{prefix}A recipe must be valid YAML. Received: {error}. Correct that line."
+            f"{f'{path}: ' if path else ''}A recipe must be valid YAML. Received: {problem}. "
+            "Correct that line."
         ) from error
+    return Recipe(values, content, path)
+
+
+def _line(node: yaml.Node | None, key: Sequence[str | int]) -> int | None:
+    """The line of the innermost part of a key that is there, counted from 1; None of none."""
+    line = None
+    for part in key:
+        if isinstance(node, yaml.MappingNode):
+            found = [(k, v) for k, v in node.value if k.value == str(part)]
+        elif isinstance(node, yaml.SequenceNode) and part in range(len(node.value)):
+            found = [(node.value[part], node.value[part])]
+        else:
+            found = []
+        if not found:
+            break
+        name, node = found[0]
+        line = name.start_mark.line + 1
+    return line
 
 
 def _is_path(source: str) -> bool:
