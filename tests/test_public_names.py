@@ -31,6 +31,7 @@ def test_the_names_that_stay() -> None:
         "TargetError",
         "calibrate",
         "quantize_model",
+        "write_summaries",
     }
     assert dir(tflite_ptq4) == sorted(tflite_ptq4.__all__)
 

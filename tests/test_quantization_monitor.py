@@ -211,7 +211,7 @@ def test_it_runs_after_the_first_the_chosen_and_the_last_epoch_and_repeats_in_be
     model.stop_training = False
     monitor.on_train_begin()
     current: list[int] = []
-    monkeypatch.setattr(monitor, "_measured", lambda: {"ptq_accuracy": float(current[-1])})
+    monkeypatch.setattr(monitor, "_measured", lambda epoch: {"ptq_accuracy": float(current[-1])})
     logged = []
     for epoch in range(epochs):
         current.append(epoch)
@@ -229,7 +229,7 @@ def test_the_callbacks_of_keras_read_its_names(
     monitor = PostTrainingQuantizationMonitor(images, (images, labels), FAST, every=2)
     measured = monitor._measured
     monkeypatch.setattr(
-        monitor, "_measured", lambda: {**measured(), "ptq_accuracy": next(accuracies)}
+        monitor, "_measured", lambda epoch: {**measured(epoch), "ptq_accuracy": next(accuracies)}
     )
     saved = tmp_path / "epoch{epoch}.weights.h5"
     keras_callbacks = [

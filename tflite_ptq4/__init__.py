@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tflite_ptq4.keras_side.calibration import CalibrationCallback, calibrate
     from tflite_ptq4.pipeline import QuantizedModel, quantize_model
     from tflite_ptq4.quantization_monitor import PostTrainingQuantizationMonitor
+    from tflite_ptq4.tensorboard_summaries import write_summaries
 
 __version__ = version("tflite-ptq4")
 
@@ -46,6 +47,7 @@ __all__ = [
     "QuantizationPlan",
     "QuantizedModel",
     "quantize_model",
+    "write_summaries",
     # Errors
     "ConfigError",
     "DataError",
@@ -66,6 +68,7 @@ _LOADED_ON_USE = {
     "PostTrainingQuantizationMonitor": "tflite_ptq4.quantization_monitor",
     "QuantizedModel": "tflite_ptq4.pipeline",
     "quantize_model": "tflite_ptq4.pipeline",
+    "write_summaries": "tflite_ptq4.tensorboard_summaries",
 }
 
 

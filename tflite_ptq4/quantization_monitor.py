@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Collection
 from numbers import Integral
 
@@ -16,6 +17,7 @@ from tflite_ptq4.keras_side.labelled_batches import batches_of, images_in_memory
 from tflite_ptq4.keras_side.random_streams import unchanged_random_streams
 from tflite_ptq4.output_measures import measure_outputs
 from tflite_ptq4.pipeline import quantize_model
+from tflite_ptq4.tensorboard_summaries import write_summaries
 
 PREFIX = "ptq_"
 
@@ -55,6 +57,8 @@ class PostTrainingQuantizationMonitor(keras.callbacks.Callback):
         every: run after each so-many epochs.
         epochs: run after these epochs instead, counted from 0 as callbacks do.
         batch_size: of the runs on arrays.
+        log_dir: where `write_summaries` writes for TensorBoard at each of these epochs; None writes
+            nothing.
 
     Raises:
         ConfigError: `every` is no whole number above zero, or there is no such preset.
@@ -72,6 +76,7 @@ class PostTrainingQuantizationMonitor(keras.callbacks.Callback):
         every: int = 1,
         epochs: Collection[int] | None = None,
         batch_size: int = 32,
+        log_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(every, Integral) or isinstance(every, bool) or every < 1:
@@ -85,6 +90,7 @@ class PostTrainingQuantizationMonitor(keras.callbacks.Callback):
         self._batch_size = batch_size
         batches_of(self._labelled, batch_size)  # refuses what it cannot read
         self._every, self._epochs = int(every), epochs
+        self._log_dir = log_dir
         self._calibration: CalibrationCallback | None = None
         self._values: dict[str, float] = {}
 
@@ -103,7 +109,7 @@ class PostTrainingQuantizationMonitor(keras.callbacks.Callback):
         """Quantize if it is time to, and add what was measured last to the logs."""
         if self._is_due(epoch):
             with unchanged_random_streams(self.model):
-                self._values = self._measured()
+                self._values = self._measured(epoch)
             # A Keras model is held by cycles: without this, epochs would pile up.
             gc.collect()
         if logs is not None:
@@ -118,14 +124,15 @@ class PostTrainingQuantizationMonitor(keras.callbacks.Callback):
             return True
         return (epoch + 1) % self._every == 0 if self._epochs is None else epoch in self._epochs
 
-    def _measured(self) -> dict[str, float]:
+    def _measured(self, epoch: int) -> dict[str, float]:
         calibration = self._calibration
         calibration.follow_weights()
         calibration.reset()
         observe_images(calibration, self._images)
-        quantized = quantize_model(
-            self.model, calibration.statistics, self.config, images=self._images
-        )
+        statistics = calibration.statistics
+        quantized = quantize_model(self.model, statistics, self.config, images=self._images)
+        if self._log_dir is not None:
+            write_summaries(quantized, statistics, self._log_dir, step=epoch)
         simulated = quantized.simulated_model
         quantized_outputs = tf.function(
             lambda inputs: simulated(inputs, training=False), reduce_retracing=True, autograph=False

@@ -78,3 +78,24 @@ def channel_histogram(x: NDArray[np.floating]) -> NDArray[np.int64]:
     flat = bin_index(x) + BIN_COUNT * np.arange(channels)
     counts = np.bincount(flat.ravel(), minlength=channels * BIN_COUNT)
     return counts.reshape(channels, BIN_COUNT).astype(np.int64, copy=False)
+
+
+def linear_counts(counts: NDArray[np.integer], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a histogram over other bins, the values of a bin taken as uniform in it.
+
+    Args:
+        counts: int [BIN_COUNT], of one channel.
+        edges: float64 [n + 1], ascending, from the least value to the greatest.
+
+    Returns:
+        float64 [n]; they sum to the count.
+    """
+    # Nothing lies beyond the range, so what a bin holds lies in the part of it that is inside.
+    inside = np.clip(bin_edges(), edges[0], edges[-1])
+    below = np.concatenate([[0.0], np.cumsum(counts)])
+    # Of edges that the clipping made equal, the last has all that lies below.
+    first = np.searchsorted(inside, inside, side="right") - 1
+    kept = np.unique(first)
+    cumulative = np.interp(edges, inside[kept], below[kept])
+    cumulative[0] = 0.0
+    return np.diff(cumulative)
