@@ -11,10 +11,11 @@ import keras
 import tensorflow as tf
 
 from tflite_ptq4.config import QuantizationConfig
-from tflite_ptq4.errors import ConfigError
+from tflite_ptq4.errors import ConfigError, ModelError
 from tflite_ptq4.keras_side.calibration import CalibrationCallback, observe_images
 from tflite_ptq4.keras_side.labelled_batches import batches_of, images_in_memory
 from tflite_ptq4.keras_side.random_streams import unchanged_random_streams
+from tflite_ptq4.keras_side.tf_keras_twin import is_tf_keras
 from tflite_ptq4.output_measures import measure_outputs
 from tflite_ptq4.pipeline import quantize_model
 from tflite_ptq4.tensorboard_summaries import write_summaries
@@ -63,8 +64,8 @@ class PostTrainingQuantizationMonitor(keras.callbacks.Callback):
     Raises:
         ConfigError: `every` is no whole number above zero, or there is no such preset.
         DataError: `validation_data` is of no such form.
-        ModelError: the model cannot be quantized. This, and images that do not fit it, are refused
-            when training begins.
+        ModelError: the model cannot be quantized, or is one of tf_keras. This, and images that do
+            not fit it, are refused when training begins.
     """
 
     def __init__(
@@ -93,6 +94,24 @@ class PostTrainingQuantizationMonitor(keras.callbacks.Callback):
         self._log_dir = log_dir
         self._calibration: CalibrationCallback | None = None
         self._values: dict[str, float] = {}
+
+    def set_model(self, model: keras.Model) -> None:
+        """Refuse a model of tf_keras, whose metrics and random streams are others."""
+        if is_tf_keras(model):
+            raise ModelError(
+                "PostTrainingQuantizationMonitor must run in `fit` of Keras 3. Received: "
+                f"{model.name!r} of tf_keras. Quantize it with `quantize_model` after training, "
+                "or train it in Keras 3."
+            )
+        super().set_model(model)
+
+    def _implements_no_batch_hooks(self) -> bool:
+        return False
+
+    # What tf_keras asks before it hands over its model.
+    _implements_train_batch_hooks = _implements_no_batch_hooks
+    _implements_test_batch_hooks = _implements_no_batch_hooks
+    _implements_predict_batch_hooks = _implements_no_batch_hooks
 
     def on_train_begin(self, logs: object = None) -> None:
         """Refuse a model that cannot be quantized, before it is trained."""
