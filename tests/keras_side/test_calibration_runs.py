@@ -273,24 +273,36 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
 from keras import layers
-from tflite_ptq4 import CalibrationCallback, ModelError, calibrate
+from tflite_ptq4 import CalibrationCallback, ModelError, PostTrainingQuantizationMonitor, calibrate
 
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 assert strategy.num_replicas_in_sync == 2
-with strategy.scope():
+images = np.random.default_rng(0).normal(size=(12, 6, 6, 2)).astype("float32")
+labels = np.arange(12) % 3
+
+def network():
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([
-        keras.Input((6, 6, 2)), layers.Conv2D(3, 3, activation="relu", name="conv"),
-        layers.Flatten(), layers.Dropout(0.5), layers.Dense(3, name="head"),
-    ])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss, metrics=["accuracy"])
+    with strategy.scope():
+        model = keras.Sequential([
+            keras.Input((6, 6, 2)), layers.Conv2D(3, 3, activation="relu", name="conv"),
+            layers.Flatten(), layers.Dropout(0.5), layers.Dense(3, name="head"),
+        ])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss, metrics=["accuracy"])
+    return model
+
+def weights(*callbacks):
+    model = network()
+    history = model.fit(images, labels, batch_size=4, epochs=2, callbacks=callbacks, verbose=0)
+    variables = [*model.variables, *model.optimizer.variables]
+    return [keras.ops.convert_to_numpy(v) for v in variables], history.history
+
+model = network()
+with strategy.scope():
     try:
         CalibrationCallback(model)
     except ModelError as error:
         print(error)
-images = np.random.default_rng(0).normal(size=(12, 6, 6, 2)).astype("float32")
-labels = np.arange(12) % 3
 calibration = CalibrationCallback(model)
 model.fit(images, labels, batch_size=4, shuffle=False, epochs=2, callbacks=[calibration], verbose=0)
 found = {"fit": calibration.statistics}
@@ -301,20 +313,26 @@ for name in ("predict", "evaluate"):
     found[name] = calibration.statistics
 assert found["fit"] == found["predict"] == found["evaluate"]
 alone = calibrate(model, images, batch_size=2)
+assert found["fit"].images == alone.images == 12
 for name, expected in alone.items():
-    assert found["fit"].images == alone.images == 12
     np.testing.assert_array_equal(found["fit"][name].count, expected.count)
     np.testing.assert_array_equal(found["fit"][name].maximum, expected.maximum)
     np.testing.assert_allclose(found["fit"][name].mean, expected.mean, rtol=1e-12, atol=1e-12)
-print("equal")
+print("equal statistics")
+
+with_monitor, logs = weights(PostTrainingQuantizationMonitor(images, (images, labels)))
+without, _ = weights()
+np.testing.assert_equal(with_monitor, without)
+assert len(logs["ptq_accuracy"]) == 2
+print("equal weights")
 """
 
 
-def test_two_replicas_give_the_statistics_of_one() -> None:
+def test_two_replicas_give_the_statistics_of_one_and_train_beside_the_monitor() -> None:
     done = subprocess.run(
         [sys.executable, "-c", ON_TWO_DEVICES], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    refusal, result = done.stdout.splitlines()
+    refusal, *results = done.stdout.splitlines()
     assert refusal.startswith("Statistics must be gathered in variables outside of the scope")
-    assert result == "equal"
+    assert results == ["equal statistics", "equal weights"]
