@@ -62,7 +62,7 @@ def test_every_target_can_be_chosen(target: str) -> None:
     [
         ([], "COMMAND"),
         (["dance"], "invalid choice: 'dance'"),
-        (["quantize"], "MODEL.keras"),
+        (["quantize"], "MODEL"),
         (QUANTIZE[:-2], "--output"),
         ([*QUANTIZE, "--samples", "0"], "--samples: must be a whole number above zero, got '0'"),
         ([*QUANTIZE, "--samples", "1.5"], "must be a whole number above zero, got '1.5'"),

@@ -148,9 +148,9 @@ def _with(argv: list[str], **changes: str) -> list[str]:
     ("prepare", "argv", "message"),
     [
         (_nothing, _with(QUANTIZE, model_keras="absent.keras"), "no file 'absent.keras'"),
-        (_write("m.keras", b"text"), _with(QUANTIZE, model_keras="m.keras"), "not a Keras 3 file"),
-        (_write("m.keras", b""), _with(QUANTIZE, model_keras="m.keras"), "not a Keras 3 file"),
-        (_write("m.h5", b"\x89HDF"), _with(QUANTIZE, model_keras="m.h5"), "must be a .keras file"),
+        (_write("m.keras", b"text"), _with(QUANTIZE, model_keras="m.keras"), "not a .keras file"),
+        (_write("m.keras", b""), _with(QUANTIZE, model_keras="m.keras"), "not a .keras file"),
+        (_write("m.h5", b"\x89HDF"), _with(QUANTIZE, model_keras="m.h5"), "not an HDF5 file"),
         (_nothing, _with(QUANTIZE, model_keras="."), "is a folder"),
         (_nothing, _with(QUANTIZE, data_npz="absent"), "no file or folder 'absent'"),
         (_nothing, _with(QUANTIZE, out_tflite="absent/out.tflite"), "must be writable"),

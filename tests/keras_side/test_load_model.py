@@ -53,8 +53,8 @@ def _configured(text: str) -> Callable[[Path], None]:
     ("damage", "message"),
     [
         (lambda path: path.unlink(), "no file"),
-        (lambda path: path.write_bytes(b""), "not a Keras 3 file"),
-        (_cut_short, "not a Keras 3 file"),
+        (lambda path: path.write_bytes(b""), "not a .keras file"),
+        (_cut_short, "not a .keras file"),
         (_without("config.json"), "not a whole Keras model"),
         (_without("model.weights.h5"), "not a whole Keras model"),
         (_configured("{"), "not a whole Keras model"),

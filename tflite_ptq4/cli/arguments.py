@@ -13,6 +13,7 @@ from tflite_ptq4.config import EFFORTS
 from tflite_ptq4.targets import LAYOUTS, TARGETS
 
 DEFAULT_PRESET = "w4a8"
+FRAMEWORKS = ("auto", "keras", "tf_keras")
 DEFAULT_SAMPLES = 64
 DEFAULT_VALIDATED = 16
 
@@ -208,8 +209,9 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="MODEL",
-        help=".keras and .tflite files; the first is what the others are compared with",
+        help="Keras models and .tflite files; the first is what the others are compared with",
     )
+    _framework(parser)
     _path(
         parser, "--data", "PATH", f"{_IMAGES_HELP}, with labels for the accuracies", required=True
     )
@@ -282,7 +284,22 @@ _IMAGES_HELP = (
 
 
 def _model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL.keras")
+    parser.add_argument(
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="a .keras file; of tf_keras also an .h5 file or the folder of a SavedModel",
+    )
+    _framework(parser)
+
+
+def _framework(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--framework",
+        choices=FRAMEWORKS,
+        default=FRAMEWORKS[0],
+        help="what reads the model, Keras 3 or tf_keras (auto: what wrote it)",
+    )
 
 
 def _path(

@@ -14,13 +14,13 @@ from tflite_ptq4.progress import track
 
 def run(arguments: argparse.Namespace) -> None:
     """Gather the statistics of every tensor to be quantized, and write them."""
-    check_model_file(arguments.model)
+    check_model_file(arguments.model, arguments.framework)
     check_images(arguments.calibration)
     check_output(arguments.output, inputs=(arguments.model, arguments.calibration))
     message(f"Loading {arguments.model}")
     with results_only_on_stdout():
         import_tensorflow()
-        model = load_model(arguments.model)
+        model = load_model(arguments.model, arguments.framework)
         shapes = input_shapes(model)
         images = images_from(arguments.calibration, arguments, shapes).named(shapes)
         from tflite_ptq4.keras_side.calibration import calibrate

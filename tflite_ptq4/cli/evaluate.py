@@ -19,7 +19,7 @@ from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow, native_stderr_he
 from tflite_ptq4.errors import ModelError
 from tflite_ptq4.evaluation import EvaluationRow, evaluate_models
 from tflite_ptq4.input_shapes import Shape, size_text
-from tflite_ptq4.keras_side.load_model import check_model_file, load_model
+from tflite_ptq4.keras_side.load_model import bytes_on_disk, check_model_file, load_model
 from tflite_ptq4.progress import track
 from tflite_ptq4.runnable_models import (
     TFLITE_IDENTIFIER,
@@ -35,9 +35,9 @@ def run(arguments: argparse.Namespace) -> None:
     check_images(arguments.data)
     for path in arguments.models:
         if not _is_tflite(path):
-            check_model_file(path)
+            check_model_file(path, arguments.framework)
     with results_only_on_stdout():
-        models = [_runnable(path, arguments.threads) for path in arguments.models]
+        models = [_runnable(path, arguments) for path in arguments.models]
         images = images_from(arguments.data, arguments, common_input_shapes(models))
         for model in models:
             if model.outputs > 1:
@@ -105,13 +105,17 @@ def _is_tflite(path: Path) -> bool:
     return path.is_file() and read_model_file(path)[4:8] == TFLITE_IDENTIFIER
 
 
-def _runnable(path: Path, threads: int) -> RunnableModel:
+def _runnable(path: Path, arguments: argparse.Namespace) -> RunnableModel:
     message(f"Loading {path}")
     if _is_tflite(path):
         with native_stderr_held_back():
-            return tflite_model(read_model_file(path), name=str(path), num_threads=threads)
+            return tflite_model(
+                read_model_file(path), name=str(path), num_threads=arguments.threads
+            )
     import_tensorflow()
-    return keras_model(load_model(path), name=str(path), size=path.stat().st_size)
+    return keras_model(
+        load_model(path, arguments.framework), name=str(path), size=bytes_on_disk(path)
+    )
 
 
 def _print_rows(title: str, rows: list[EvaluationRow]) -> None:

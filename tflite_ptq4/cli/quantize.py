@@ -21,7 +21,12 @@ from tflite_ptq4.evaluation import EvaluationRow, evaluate_models
 from tflite_ptq4.image_data import ImageSet
 from tflite_ptq4.input_arrays import Images
 from tflite_ptq4.input_shapes import Shape, fixed_input_shapes
-from tflite_ptq4.keras_side.load_model import check_model_file, input_shapes, load_model
+from tflite_ptq4.keras_side.load_model import (
+    bytes_on_disk,
+    check_model_file,
+    input_shapes,
+    load_model,
+)
 from tflite_ptq4.progress import track
 from tflite_ptq4.report import Outcome
 from tflite_ptq4.runnable_models import keras_model, tflite_model
@@ -29,6 +34,7 @@ from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 
 if TYPE_CHECKING:
     import keras
+    import tf_keras
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -40,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     message(f"Loading {arguments.model}")
     with results_only_on_stdout():
         import_tensorflow()
-        model = load_model(arguments.model)
+        model = load_model(arguments.model, arguments.framework)
         own = input_shapes(model)
         images = given = None
         if arguments.calibration is not None:
@@ -92,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
     result = {
         "output": str(arguments.output),
         "bytes": len(content),
-        "float_model_bytes": arguments.model.stat().st_size,
+        "float_model_bytes": bytes_on_disk(arguments.model),
         "target": target,
         "io": arguments.io,
         "layout": arguments.layout if target == "packed_int4" else None,
@@ -145,7 +151,7 @@ def _checked_inputs(
     arguments: argparse.Namespace, config: QuantizationConfig
 ) -> CalibrationStatistics | None:
     """Refuse what can be refused before TensorFlow is loaded; return the saved statistics."""
-    check_model_file(arguments.model)
+    check_model_file(arguments.model, arguments.framework)
     if arguments.calibration is not None:
         check_images(arguments.calibration)
     elif arguments.statistics is None:
@@ -173,7 +179,9 @@ def _fixed_shapes(
     return fixed_input_shapes(own, known, asked)
 
 
-def _calibrated(model: keras.Model, images: Mapping[str, Images] | None) -> CalibrationStatistics:
+def _calibrated(
+    model: keras.Model | tf_keras.Model, images: Mapping[str, Images] | None
+) -> CalibrationStatistics:
     from tflite_ptq4.keras_side.calibration import calibrate
 
     return calibrate(model, images, progress=partial(track, "Calibrating"))
@@ -193,10 +201,10 @@ def _left_out(config: QuantizationConfig) -> str:
 
 
 def _compared(
-    model: keras.Model, path: Path, content: bytes, output: Path, images: ImageSet
+    model: keras.Model | tf_keras.Model, path: Path, content: bytes, output: Path, images: ImageSet
 ) -> dict[str, Any]:
     """Run the file in LiteRT and compare it with the float model."""
-    float_model = keras_model(model, name=str(path), size=path.stat().st_size)
+    float_model = keras_model(model, name=str(path), size=bytes_on_disk(path))
     with native_stderr_held_back():
         file = tflite_model(content, name=str(output))
     row: EvaluationRow

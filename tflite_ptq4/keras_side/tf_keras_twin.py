@@ -38,14 +38,18 @@ CARRIED_LAYERS = frozenset(_CARRIED_LAYERS.split())
 
 # Operators and functions that TensorFlow's own names record as layers: `x + y`, `tf.nn.relu(x)`.
 CARRIED_FUNCTIONS = {
-    "__operators__.add": "Add",
-    "math.add": "Add",
-    "math.subtract": "Subtract",
-    "math.multiply": "Multiply",
-    "nn.relu": "Relu",
-    "nn.relu6": "Relu6",
-    "math.sigmoid": "Sigmoid",
-    "math.tanh": "Tanh",
+    symbol: operation
+    for symbol, name in (
+        ("__operators__.add", "Add"),
+        ("math.add", "Add"),
+        ("math.subtract", "Subtract"),
+        ("math.multiply", "Multiply"),
+        ("nn.relu", "Relu"),
+        ("nn.relu6", "Relu6"),
+        ("math.sigmoid", "Sigmoid"),
+        ("math.tanh", "Tanh"),
+    )
+    for operation in operation_types(name)
 }
 
 # Functions of `tf.nn` that are a Keras activation of the same name.
@@ -127,7 +131,11 @@ class Twin:
                     continue
                 arguments, options = carried((tuple(node.call_args), dict(node.call_kwargs)))
                 options = {name: value for name, value in options.items() if value is not None}
-                outputs = self._of_layer(node.layer)(*arguments, **options)
+                layer = self._of_layer(node.layer)
+                if type(layer) in CARRIED_FUNCTIONS.values():
+                    # Their arguments have other names in Keras 3, in the same order.
+                    arguments, options = (*arguments, *options.values()), {}
+                outputs = layer(*arguments, **options)
                 for old, new in zip(
                     tf.nest.flatten(node.outputs), keras.tree.flatten(outputs), strict=True
                 ):
@@ -148,8 +156,7 @@ class Twin:
         if isinstance(layer, tf_keras.Model) and _has_graph(layer):
             return self._of_model(layer)
         if kind == "TFOpLambda" and layer.symbol in CARRIED_FUNCTIONS:
-            (operation,) = operation_types(CARRIED_FUNCTIONS[layer.symbol])
-            return operation(name=_name(layer))
+            return CARRIED_FUNCTIONS[layer.symbol](name=_name(layer))
         if kind not in CARRIED_LAYERS or type(layer) is not getattr(tf_keras.layers, kind):
             return _as_it_is(layer)
         try:
