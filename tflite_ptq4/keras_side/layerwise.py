@@ -80,11 +80,12 @@ class _SideBySide:
         self._coded: dict[str, Values] = {}
         for name, array in zip(graph.inputs, images, strict=True):
             self._exact[name], self._coded[name] = self._new_pair(name)
-            for start, stop in self._spans(self._size([name])):
+            size = self._size([name])
+            for start, stop in self._spans(size):
                 value = tf.constant(array[start:stop], tf.float32)
                 self._exact[name].append(value)
                 self._coded[name].append(self._rounded(value, name, "half_even"))
-            self.sqnr_db[name] = self._compared(name)
+            self.sqnr_db[name] = self._compared(name, size)
 
     def step(self, node: Node) -> None:
         """Run one operator in both networks, quantizing it first where it has weights."""
