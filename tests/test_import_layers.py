@@ -45,6 +45,7 @@ LAYERS = {
     "tflite_ptq4.pipeline": 6,
     "tflite_ptq4.quantization_monitor": 6,
     "tflite_ptq4.tensorboard_summaries": 6,
+    "tflite_ptq4.tfmot": 6,
     "tflite_ptq4.cli": 6,
     "tflite_ptq4.__main__": 6,
 }

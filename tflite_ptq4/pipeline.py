@@ -38,12 +38,13 @@ class QuantizedModel:
         plan: bits, scale and clip of every tensor.
         weights: integers, scales and biases of every quantized layer.
         report: what it cost, layer by layer.
+        lowered: the float network, as a graph.
     """
 
     plan: QuantizationPlan
     weights: Mapping[str, LayerWeights]
     report: QuantizationReport
-    _lowered: LoweredModel = field(repr=False)
+    lowered: LoweredModel = field(repr=False)
     _float_files: dict[tuple, FloatFile] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -51,7 +52,7 @@ class QuantizedModel:
         """A Keras model that computes in float what the exported file computes."""
         from tflite_ptq4.keras_side.simulate import simulate
 
-        return simulate(self._lowered, self.plan, self.weights)
+        return simulate(self.lowered, self.plan, self.weights)
 
     def to_tflite(
         self,
@@ -94,7 +95,7 @@ class QuantizedModel:
             input_names=file.input_names,
             output_names=file.output_names,
             stand_ins=file.stand_ins,
-            graph=self._lowered.graph,
+            graph=self.lowered.graph,
             plan=self.plan,
             weights=self.weights,
             package_version=__version__,
@@ -137,11 +138,11 @@ class QuantizedModel:
         """The float network as a file of these input sizes, converted once for each."""
         from tflite_ptq4.keras_side.float_tflite import to_float_tflite
 
-        own, known = self._lowered.trace.image_shapes, self._lowered.graph.shapes
+        own, known = self.lowered.trace.image_shapes, self.lowered.graph.shapes
         shapes = fixed_input_shapes(own, {name: known[name][1:] for name in own}, asked)
         key = tuple(shapes.values())
         if key not in self._float_files:
-            self._float_files[key] = to_float_tflite(self._lowered, shapes, self.weights)
+            self._float_files[key] = to_float_tflite(self.lowered, shapes, self.weights)
         return self._float_files[key]
 
 
@@ -222,5 +223,5 @@ def quantize_model(
             model=model.name,
             package_version=__version__,
         ),
-        _lowered=lowered,
+        lowered=lowered,
     )

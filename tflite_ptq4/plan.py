@@ -171,8 +171,8 @@ class QuantizationPlan:
             "version": FORMAT_VERSION,
             "fingerprint": self.fingerprint,
             "config": self.config.to_dict(),
-            "layers": [_plain(layer) for layer in self.layers],
-            "tensors": [_plain(tensor) for tensor in self.tensors.values()],
+            "layers": [plain_record(layer) for layer in self.layers],
+            "tensors": [plain_record(tensor) for tensor in self.tensors.values()],
         }
 
     @classmethod
@@ -185,8 +185,8 @@ class QuantizationPlan:
         try:
             if values["version"] != FORMAT_VERSION:
                 raise ValueError(f"version {values['version']!r}")
-            layers = tuple(LayerPlan(**_arrays(layer)) for layer in values["layers"])
-            tensors = [TensorPlan(**_arrays(tensor)) for tensor in values["tensors"]]
+            layers = tuple(LayerPlan(**record_fields(layer)) for layer in values["layers"])
+            tensors = [TensorPlan(**record_fields(tensor)) for tensor in values["tensors"]]
             return cls(
                 layers=layers,
                 tensors={tensor.name: tensor for tensor in tensors},
@@ -227,14 +227,16 @@ class QuantizationPlan:
 _INTEGERS = ("bits", "zero_point", "weight_bits")
 
 
-def _plain(record: LayerPlan | TensorPlan) -> dict:
+def plain_record(record: LayerPlan | TensorPlan) -> dict:
+    """The fields of a part of a plan as plain values."""
     return {
         key: value.tolist() if isinstance(value, np.ndarray) else value
         for key, value in vars(record).items()
     }
 
 
-def _arrays(values: Mapping) -> dict:
+def record_fields(values: Mapping) -> dict:
+    """The inverse of `plain_record`: what `LayerPlan` or `TensorPlan` is made of."""
     converted = dict(values)
     for key in _INTEGERS:
         if converted.get(key) is not None:

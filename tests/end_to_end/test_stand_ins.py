@@ -29,7 +29,7 @@ def test_the_float_file_holds_one_number_for_a_large_kernel(
 ) -> None:
     monkeypatch.setattr(float_tflite, "LARGE_KERNEL", 1)
     quantized = exported("residual", "w4a8").quantized
-    lowered = quantized._lowered
+    lowered = quantized.lowered
     shapes = {name: lowered.graph.shapes[name][1:] for name in lowered.graph.inputs}
     file = float_tflite.to_float_tflite(lowered, shapes, quantized.weights)
     assert set(file.stand_ins) == set(quantized.weights)

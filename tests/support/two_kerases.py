@@ -28,7 +28,7 @@ def classifier(library: ModuleType, *, seed: int = 0):
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     x = layers.Dropout(0.5, name="dropout")(x)
     x = layers.Dense(5, activation="softmax", name="classes")(x)
-    return _with_weights(library.Model(image, x, name="classifier"), seed)
+    return with_weights(library.Model(image, x, name="classifier"), seed)
 
 
 def sequential(library: ModuleType, *, seed: int = 0):
@@ -44,7 +44,7 @@ def sequential(library: ModuleType, *, seed: int = 0):
         ],
         name="sequential",
     )
-    return _with_weights(model, seed)
+    return with_weights(model, seed)
 
 
 def two_inputs(library: ModuleType, *, seed: int = 0):
@@ -60,7 +60,7 @@ def two_inputs(library: ModuleType, *, seed: int = 0):
         "score": layers.Dense(1, name="score")(layers.GlobalMaxPooling2D(name="max")(joined)),
     }
     model = library.Model({"wide": wide, "narrow": narrow}, outputs, name="two_inputs")
-    return _with_weights(model, seed)
+    return with_weights(model, seed)
 
 
 def images_of(model, count: int = 12) -> np.ndarray | dict[str, np.ndarray]:
@@ -73,7 +73,7 @@ def images_of(model, count: int = 12) -> np.ndarray | dict[str, np.ndarray]:
     return images if len(images) > 1 else images["image"]
 
 
-def _with_weights(model, seed: int):
+def with_weights(model, seed: int):
     """The same random weights in both, those of a BatchNormalization as a trained one's."""
     rng = np.random.default_rng(seed)
     for layer in sorted(_leaves(model), key=lambda layer: layer.name):

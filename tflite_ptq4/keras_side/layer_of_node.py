@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import keras
 from numpy.typing import NDArray
 
 from tflite_ptq4.graph import Node
 
 
-def keras_layer(node: Node, name: str, *, use_bias: bool = True) -> keras.layers.Layer:
+def keras_layer(
+    node: Node, name: str, *, use_bias: bool = True, library: ModuleType = keras
+) -> keras.layers.Layer:
     """A Keras layer with strides, padding and the like of an operator.
 
     Args:
         node: an operator with weights.
         name: of the layer.
         use_bias: whether it has a bias.
+        library: `keras` or `tf_keras`.
     """
+    layers = library.layers
     if node.kind == "dense":
-        return keras.layers.Dense(node.output_channels, name=name, use_bias=use_bias)
+        return layers.Dense(node.output_channels, name=name, use_bias=use_bias)
     one_axis = _is_one_axis(node)
     first = 1 if one_axis else 0  # of rows of height 1 the second axis is the only one
     geometry = {
@@ -28,12 +34,12 @@ def keras_layer(node: Node, name: str, *, use_bias: bool = True) -> keras.layers
         "name": name,
     }
     if node.kind == "conv2d_transpose":
-        return keras.layers.Conv2DTranspose(node.output_channels, **geometry)
+        return layers.Conv2DTranspose(node.output_channels, **geometry)
     geometry["dilation_rate"] = node.attributes["dilation_rate"][first:]
     if node.kind == "conv2d":
-        conv = keras.layers.Conv1D if one_axis else keras.layers.Conv2D
+        conv = layers.Conv1D if one_axis else layers.Conv2D
         return conv(node.output_channels, groups=node.attributes["groups"], **geometry)
-    depthwise = keras.layers.DepthwiseConv1D if one_axis else keras.layers.DepthwiseConv2D
+    depthwise = layers.DepthwiseConv1D if one_axis else layers.DepthwiseConv2D
     return depthwise(depth_multiplier=node.kernel.shape[3], **geometry)
 
 

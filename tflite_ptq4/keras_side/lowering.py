@@ -39,6 +39,7 @@ class LoweredModel:
         symbolic_runs: the same on symbolic tensors, given a name for the copied layer.
         primitives: the model as the user wrote it, one primitive at a time, for calibration.
         taps: for each tensor of the graph the tensor of the primitives that it stands for.
+        alias: for each tensor of the primitives the tensor of the graph that it became.
         trace: the model's calls, and the structure of its inputs and outputs.
     """
 
@@ -49,6 +50,7 @@ class LoweredModel:
     symbolic_runs: dict[str, Callable[[str], Run]]
     primitives: tuple[Primitive, ...]
     taps: dict[str, str]
+    alias: dict[str, str]
     trace: Trace
 
 
@@ -174,6 +176,7 @@ class _Lowering:
             symbolic_runs=self.symbolic_runs,
             primitives=self.primitives,
             taps=self.taps,
+            alias=self.alias,
             trace=self.trace,
         )
 

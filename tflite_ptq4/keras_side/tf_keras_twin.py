@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -86,6 +86,9 @@ class Twin:
     Args:
         original: a built functional or Sequential model of tf_keras, nested ones included; it is
             not changed.
+        input_names: of the twin's inputs, in order; the original's where None.
+        unwrap: from a layer of the original to the one whose twin takes its place, None for a
+            layer that only passes its input on.
 
     Attributes:
         model: the functional Keras 3 model.
@@ -94,11 +97,23 @@ class Twin:
         ModelError: the original has no symbolic graph, or a layer that Keras 3 refuses.
     """
 
-    def __init__(self, original: tf_keras.Model) -> None:
+    def __init__(
+        self,
+        original: tf_keras.Model,
+        *,
+        input_names: Sequence[str] | None = None,
+        unwrap: Callable[[tf_keras.layers.Layer], tf_keras.layers.Layer | None] | None = None,
+    ) -> None:
+        self._unwrap = unwrap or (lambda layer: layer)
         self._layers: dict[int, Callable] = {}
         self._weights: list[tuple[keras.layers.Layer, tf_keras.layers.Layer]] = []
-        self.model: keras.Model = self._of_model(original)
+        self._originals: dict[int, tf_keras.layers.Layer] = {}
+        self.model: keras.Model = self._of_model(original, input_names)
         self.copy_weights()
+
+    def original(self, operation: keras.Operation) -> tf_keras.layers.Layer:
+        """The layer of tf_keras that a layer of the twin stands for."""
+        return self._originals[id(operation)]
 
     def copy_weights(self) -> None:
         """Give the twin the weights that the original has now."""
@@ -111,15 +126,20 @@ class Twin:
             if isinstance(layer, keras.layers.Normalization):
                 layer.finalize_state()
 
-    def _of_model(self, original: tf_keras.Model) -> keras.Model:
+    def _of_model(
+        self, original: tf_keras.Model, input_names: Sequence[str] | None = None
+    ) -> keras.Model:
         _require_graph(original)
+        names = input_names or [
+            keras_name(tensor._keras_history.layer) for tensor in original.inputs
+        ]
         tensors: dict[int, Any] = {
             id(tensor): keras.Input(
                 batch_shape=tuple(tensor.shape),
                 dtype=tensor.dtype.name,
-                name=_name(tensor._keras_history.layer),
+                name=name,
             )
-            for tensor in original.inputs
+            for tensor, name in zip(original.inputs, names, strict=True)
         }
 
         def carried(structure):
@@ -146,21 +166,25 @@ class Twin:
     def _of_layer(self, layer: tf_keras.layers.Layer) -> Callable:
         """The Keras 3 form of a layer, one for all its calls."""
         if id(layer) not in self._layers:
-            self._layers[id(layer)] = self._new_layer(layer)
+            carried = self._layers[id(layer)] = self._new_layer(layer)
+            self._originals[id(carried)] = layer
         return self._layers[id(layer)]
 
-    def _new_layer(self, layer: tf_keras.layers.Layer) -> Callable:
+    def _new_layer(self, outer: tf_keras.layers.Layer) -> Callable:
         import tf_keras
 
-        kind = type(layer).__name__
+        layer = self._unwrap(outer)
+        if layer is None:
+            return keras.layers.Identity(name=keras_name(outer))
+        kind = carried_kind(layer)
         if isinstance(layer, tf_keras.Model) and _has_graph(layer):
             return self._of_model(layer)
-        if kind == "TFOpLambda" and layer.symbol in CARRIED_FUNCTIONS:
-            return CARRIED_FUNCTIONS[layer.symbol](name=_name(layer))
-        if kind not in CARRIED_LAYERS or type(layer) is not getattr(tf_keras.layers, kind):
+        if type(layer).__name__ == "TFOpLambda" and layer.symbol in CARRIED_FUNCTIONS:
+            return CARRIED_FUNCTIONS[layer.symbol](name=keras_name(layer))
+        if kind is None:
             return _as_it_is(layer)
         try:
-            carried = getattr(keras.layers, kind)(**self._config(layer))
+            carried = getattr(keras.layers, kind)(**self._config(layer, kind))
         except (TypeError, ValueError) as error:
             raise ModelError(
                 f"A layer of tf_keras must have a Keras 3 form. Received: {layer.name!r} ({kind}), "
@@ -168,21 +192,22 @@ class Twin:
             ) from error
         carried.trainable = layer.trainable
         if layer.weights:
-            self._weights.append((carried, layer))
+            self._weights.append((carried, outer))
         return carried
 
-    def _config(self, layer: tf_keras.layers.Layer) -> dict[str, Any]:
-        """The arguments of the Keras 3 layer of the same class."""
-        kind = type(layer).__name__
+    def _config(self, layer: tf_keras.layers.Layer, kind: str) -> dict[str, Any]:
+        """The arguments of the Keras 3 layer of that class."""
+        import tf_keras
+
         taken = inspect.signature(getattr(keras.layers, kind)).parameters
         config = {
             key: _shortest(value)
-            for key, value in layer.get_config().items()
+            for key, value in getattr(tf_keras.layers, kind).get_config(layer).items()
             if not key.endswith(_FOR_TRAINING)
             and key not in _WITHOUT_EFFECT
             and (key in taken or key not in _WHERE_TAKEN)
         }
-        config.update(name=_name(layer), dtype="float32")
+        config.update(name=keras_name(layer), dtype="float32")
         if "activation" in config:
             config["activation"] = self._activation(layer.activation)
         if kind == "LeakyReLU":
@@ -231,7 +256,23 @@ def _dense(value: Any) -> Any:
 def _as_it_is(layer: tf_keras.layers.Layer) -> keras.Operation:
     # Reports and rules go by the name of a layer's class.
     kind = type(type(layer).__name__, (_AsItIs,), {})
-    return kind(layer, _name(layer))
+    return kind(layer, keras_name(layer))
+
+
+def carried_kind(layer: tf_keras.layers.Layer) -> str | None:
+    """The class in `CARRIED_LAYERS` that says what a layer computes, None where none does.
+
+    A subclass computes what its parent does where it defines nothing but how it is made.
+    """
+    import tf_keras
+
+    for found in type(layer).__mro__:
+        if found.__name__ in CARRIED_LAYERS and found is getattr(tf_keras.layers, found.__name__):
+            return found.__name__
+        own = {name for name in vars(found) if not name.startswith("__") or name == "__call__"}
+        if own - {"get_config", "from_config"}:
+            return None
+    return None
 
 
 def _require_graph(model: tf_keras.Model) -> None:
@@ -250,7 +291,7 @@ def _has_graph(model: tf_keras.Model) -> bool:
     return own == "tf_keras" and bool(model.built and model._is_graph_network and model.outputs)
 
 
-def _name(layer: tf_keras.layers.Layer) -> str:
+def keras_name(layer: tf_keras.layers.Layer) -> str:
     """The layer's name; Keras 3 allows no slash, and its own networks have an underscore there."""
     return layer.name.replace("/", "_")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 
@@ -32,6 +33,7 @@ class Call:
         shapes: shape of each output.
         constants: the arguments that are no tensors of the graph.
         run: list of tensors in, list of tensors out.
+        repeat: given a layer of any framework, the same call of it.
         run_on_clone: given a name, the same run on a copy of the layer, for symbolic tensors: a
             call of the user's own layer would be recorded in the user's model.
     """
@@ -43,6 +45,7 @@ class Call:
     shapes: tuple[tuple[int | None, ...], ...]
     constants: tuple[object, ...]
     run: Run
+    repeat: Callable[[Callable], Run]
     run_on_clone: Callable[[str], Run]
 
 
@@ -187,6 +190,7 @@ class _Tracer:
                         shapes=tuple(tuple(tensor.shape) for tensor in node.outputs),
                         constants=_constants(node),
                         run=_repeat_call(node, node.operation),
+                        repeat=partial(_repeat_call, node),
                         run_on_clone=lambda name, node=node: _repeat_call(
                             node, clone_operation(node.operation, name)
                         ),
@@ -222,7 +226,7 @@ def _constants(node) -> tuple[object, ...]:
     return tuple(leaf for leaf in leaves if not isinstance(leaf, keras.KerasTensor))
 
 
-def _repeat_call(node, operation: keras.Operation) -> Run:
+def _repeat_call(node, operation: Callable) -> Run:
     """A function that repeats a recorded call, of `operation`, on other tensors."""
     arguments = node.arguments
     # Augmenting layers are recorded with training=True; at inference Keras overrules any such wish.
