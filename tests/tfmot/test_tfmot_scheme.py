@@ -381,3 +381,37 @@ def test_statistics_of_other_weights_are_refused(statistics) -> None:
 def test_a_model_that_is_not_quantized_by_us_has_no_file(model: tf_keras.Model) -> None:
     with pytest.raises(ModelError, match="no layer with weights is quantized by it"):
         to_quantized_model(model)
+
+
+def test_the_example_of_the_readme_runs(
+    model: tf_keras.Model, statistics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    example = readme.partition("### TensorFlow Model Optimization")[2].split("```")[1]
+    monkeypatch.chdir(tmp_path)
+    given = {"model": model, "statistics": statistics, "config": W4A4, "images": IMAGES}
+    exec(
+        compile(example.removeprefix("python"), "README.md", "exec"),
+        {**given, "labels": model.predict(IMAGES, verbose=0)},
+    )
+    assert (tmp_path / "model.tflite").stat().st_size > 5_000
+
+
+def test_a_model_that_was_annotated_while_it_was_built(rng: np.random.Generator) -> None:
+    """As in TFMOT's guide; the annotated model itself is calibrated."""
+    annotated = tf_keras.Sequential(
+        [
+            QAT.quantize_annotate_layer(layers.Dense(20, activation="relu", input_shape=(20,))),
+            layers.Flatten(),
+            QAT.quantize_annotate_layer(layers.Dense(4), Ptq4DenseQuantizeConfig(weight_bits=4)),
+        ]
+    )
+    images = rng.normal(size=(16, 20)).astype(np.float32)
+    scheme = Ptq4QuantizeScheme(calibrate(annotated, images), W4A4, images)
+    quantized = applied(annotated, scheme)
+    last = scheme.quantized.plan.layers[-1]
+    assert set(last.weight_bits) == {4}
+    step = scheme.quantized.plan.tensors[last.output].scale[0]
+    found, expected = (m.predict(images, verbose=0) for m in (quantized, annotated))
+    assert np.abs(found - expected).mean() < 4 * step
+    assert to_quantized_model(quantized).to_tflite()

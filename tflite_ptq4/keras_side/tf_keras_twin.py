@@ -88,7 +88,7 @@ class Twin:
             not changed.
         input_names: of the twin's inputs, in order; the original's where None.
         unwrap: from a layer of the original to the one whose twin takes its place, None for a
-            layer that only passes its input on.
+            layer that only passes its input on. Annotations of TFMOT are taken off where None.
 
     Attributes:
         model: the functional Keras 3 model.
@@ -104,7 +104,7 @@ class Twin:
         input_names: Sequence[str] | None = None,
         unwrap: Callable[[tf_keras.layers.Layer], tf_keras.layers.Layer | None] | None = None,
     ) -> None:
-        self._unwrap = unwrap or (lambda layer: layer)
+        self._unwrap = unwrap or _without_annotation
         self._layers: dict[int, Callable] = {}
         self._weights: list[tuple[keras.layers.Layer, tf_keras.layers.Layer]] = []
         self._originals: dict[int, tf_keras.layers.Layer] = {}
@@ -257,6 +257,11 @@ def _as_it_is(layer: tf_keras.layers.Layer) -> keras.Operation:
     # Reports and rules go by the name of a layer's class.
     kind = type(type(layer).__name__, (_AsItIs,), {})
     return kind(layer, keras_name(layer))
+
+
+def _without_annotation(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
+    """The layer inside an annotation of TFMOT, which computes nothing and imports nothing here."""
+    return layer.layer if type(layer).__name__ == "QuantizeAnnotate" else layer
 
 
 def carried_kind(layer: tf_keras.layers.Layer) -> str | None:
