@@ -7,6 +7,7 @@ real numbers there too, whatever integers the file takes and gives.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -67,14 +68,11 @@ def tflite_model(content: bytes, *, name: str, num_threads: int = 2) -> Runnable
     Raises:
         FileFormatError: it is not a TFLite file, or LiteRT cannot load it.
     """
-    interpreter = _interpreter(content, name, num_threads)
+    interpreter = open_interpreter(content, name, num_threads)
     return RunnableModel(
         name=name,
         bytes=len(content),
-        input_shapes={
-            key: tuple(None if side < 0 else int(side) for side in detail["shape_signature"][1:])
-            for key, detail in input_details(interpreter).items()
-        },
+        input_shapes=interpreter_input_shapes(interpreter),
         outputs=len(interpreter.get_output_details()),
         run=partial(_run, interpreter, name),
     )
@@ -151,10 +149,21 @@ def predict_tflite(
     """
     name = "the model" if isinstance(model, bytes) else os.fspath(model)
     content = model if isinstance(model, bytes) else read_model_file(model)
-    return _run(_interpreter(content, name, num_threads), name, [images], progress)
+    return _run(open_interpreter(content, name, num_threads), name, [images], progress)
 
 
-def _interpreter(content: bytes, name: str, num_threads: int) -> Any:
+def open_interpreter(content: bytes, name: str, num_threads: int, *, keep_all: bool = False) -> Any:
+    """Return LiteRT's interpreter of a file, ready to run.
+
+    Args:
+        content: of the `.tflite` file.
+        name: what messages call it.
+        num_threads: threads of the interpreter.
+        keep_all: whether every tensor can be read after a run, those inside XNNPACK included.
+
+    Raises:
+        FileFormatError: it is not a TFLite file, or LiteRT cannot load it.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     if content[4:8] != TFLITE_IDENTIFIER:
@@ -163,7 +172,14 @@ def _interpreter(content: bytes, name: str, num_threads: int) -> Any:
             f"but starts with {content[:8]!r}."
         )
     try:
-        interpreter = Interpreter(model_content=content, num_threads=num_threads)
+        with warnings.catch_warnings():
+            # That keeping all tensors takes memory, and is for debugging.
+            warnings.simplefilter("ignore", UserWarning)
+            interpreter = Interpreter(
+                model_content=content,
+                num_threads=num_threads,
+                experimental_preserve_all_tensors=keep_all,
+            )
         interpreter.allocate_tensors()
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     except (RuntimeError, ValueError) as error:
@@ -176,6 +192,14 @@ def _interpreter(content: bytes, name: str, num_threads: int) -> Any:
             f"{len(outputs)} outputs."
         )
     return interpreter
+
+
+def interpreter_input_shapes(interpreter: Any) -> dict[str, Shape]:
+    """Return the shape of each input without the batch axis, None for a side of any length."""
+    return {
+        key: tuple(None if side < 0 else int(side) for side in detail["shape_signature"][1:])
+        for key, detail in input_details(interpreter).items()
+    }
 
 
 def input_details(interpreter: Any) -> dict[str, Any]:
@@ -191,34 +215,51 @@ def input_details(interpreter: Any) -> dict[str, Any]:
 def _run(
     interpreter: Any, name: str, images: Sequence[Images], progress: Progress | None
 ) -> np.ndarray:
-    sources = input_details(interpreter).values()
     result = interpreter.get_output_details()[0]
     outputs = []
     todo = range(len(images[0]))
     for index in progress(todo) if progress else todo:
-        taken = [array[index : index + 1] for array in images]
-        try:
-            if index == 0:
-                _resize(interpreter, [image.shape for image in taken])
-            for source, image in zip(sources, taken, strict=True):
-                interpreter.set_tensor(source["index"], to_stored(image, source))
-            interpreter.invoke()
-        except (RuntimeError, ValueError) as error:
-            shapes = ", ".join(str(image.shape[1:]) for image in taken)
-            raise FileFormatError(
-                f"LiteRT must be able to run {name!r} on an image of shape {shapes}, but reports: "
-                f"{error}."
-            ) from error
-        outputs.append(_from_stored(interpreter.get_tensor(result["index"]), result))
+        invoke(interpreter, name, [array[index : index + 1] for array in images])
+        outputs.append(real_values(interpreter.get_tensor(result["index"]), result))
     return _classes_last(np.concatenate(outputs))
+
+
+def invoke(interpreter: Any, name: str, images: Sequence[np.ndarray]) -> None:
+    """Run a file once.
+
+    Args:
+        interpreter: of the file.
+        name: what messages call it.
+        images: for each input one image, float32 [1, ...].
+
+    Raises:
+        FileFormatError: LiteRT cannot run it.
+    """
+    try:
+        _resize(interpreter, [image.shape for image in images])
+        for source, image in zip(interpreter.get_input_details(), images, strict=True):
+            interpreter.set_tensor(source["index"], to_stored(image, source))
+        interpreter.invoke()
+    except (RuntimeError, ValueError) as error:
+        shapes = ", ".join(str(image.shape[1:]) for image in images)
+        raise FileFormatError(
+            f"LiteRT must be able to run {name!r} on an image of shape {shapes}, but reports: "
+            f"{_one_line(error)}."
+        ) from error
 
 
 def _resize(interpreter: Any, shapes: Sequence[tuple[int, ...]]) -> None:
     """Let the inputs have these shapes, where they have not."""
-    for detail, shape in zip(interpreter.get_input_details(), shapes, strict=True):
-        if tuple(detail["shape"]) != shape:
-            interpreter.resize_tensor_input(detail["index"], shape)
-    interpreter.allocate_tensors()
+    details = interpreter.get_input_details()
+    other = [
+        (detail["index"], shape)
+        for detail, shape in zip(details, shapes, strict=True)
+        if tuple(detail["shape"]) != shape
+    ]
+    for index, shape in other:
+        interpreter.resize_tensor_input(index, shape)
+    if other:
+        interpreter.allocate_tensors()
 
 
 def to_stored(image: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
@@ -242,7 +283,13 @@ def to_stored(image: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
     return np.clip(integers, limits.min, limits.max).astype(dtype)
 
 
-def _from_stored(values: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
+def real_values(values: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
+    """Return what a tensor stands for, float32: `scale * (q - zero_point)` of integers.
+
+    Args:
+        values: as LiteRT holds them.
+        tensor: LiteRT's details of the tensor.
+    """
     scale, zero_point = tensor["quantization"]
     if values.dtype.kind == "f" or scale == 0.0:
         return values.astype(np.float32)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from small_networks import float_dense, int8_conv
+from tiny_tflite import TinyModel
 
 from tflite_ptq4 import cli
 from tflite_ptq4.cli import main
-from tflite_ptq4.cli.evaluate import common_input_shapes
+from tflite_ptq4.cli.model_files import common_input_shapes
 from tflite_ptq4.errors import DataError, ModelError
 from tflite_ptq4.runnable_models import RunnableModel
 
@@ -126,6 +128,51 @@ class TestEvaluate:
         assert "must take the same images" in capsys.readouterr().err
 
 
+class TestCompare:
+    def run(self, folder: Path, *options: str, second: str = "second.tflite") -> int:
+        models = [str(folder / "first.tflite"), str(folder / second)]
+        return main(["compare", *models, "--data", str(folder / "unlabelled.npy"), *options])
+
+    def test_json_for_machines(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.run(folder, "--json") == 1
+        result = json.loads(capsys.readouterr().out)
+        assert (result["images"], result["threshold_db"]) == (4, 20.0)
+        image, output = result["layers"]
+        assert image["equal"] and image["sqnr_db"] is None
+        assert output["sqnr_db"] == pytest.approx(10 * np.log10(4 / 1))
+        assert result["parting"] == output["first"]
+
+    def test_a_table_for_people(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.run(folder, "--threshold", "6") == 0
+        out = capsys.readouterr().out
+        (row,) = [line for line in out.splitlines() if "(output)" in line]
+        names = ["tensor_2", "(output)", "tensor_2", "output"]
+        assert row.split() == [*names, "6.0", "dB", "0.866025", "1", "-"]
+        assert "The first difference is in tensor_2 (6.0 dB)" in out
+        assert "No layer is below 6 dB" in out
+        assert self.run(folder) == 1
+        assert "The models part at tensor_2 (6.0 dB)" in capsys.readouterr().out
+
+    def test_equal_files(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.run(folder, second="first.tflite") == 0
+        assert "Equal: no value differs" in capsys.readouterr().out
+
+    def test_layers_without_a_partner_are_named(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        network = TinyModel()
+        image, flat = network.activation((1, 2, 2, 1)), network.activation((1, 4))
+        network.operator("RESHAPE", [image, network.constant(np.array([1, 4], np.int32))], flat)
+        more = [network.activation((1, 4, 1)) for _ in range(15)]
+        for source, result in pairwise([flat, *more]):
+            network.operator("ABS", [source], result)
+        (folder / "third.tflite").write_bytes(network.to_bytes([image], [more[-1]]))
+        assert self.run(folder, second="third.tflite") == 0
+        out = capsys.readouterr().out
+        assert "Not compared: 15 of" in out
+        assert out.count("tensor_") == 4 + 12 and ", ..." in out
+
+
 def _write(name: str, content: bytes) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_bytes(content)
 
@@ -136,6 +183,7 @@ def _nothing(folder: Path) -> None:
 
 QUANTIZE = ["quantize", "model.keras", "--calibration", "data.npz", "--output", "out.tflite"]
 EVALUATE = ["evaluate", "first.tflite", "--data", "data.npz"]
+COMPARE = ["compare", "first.tflite", "second.tflite", "--data", "data.npz"]
 
 
 def _with(argv: list[str], **changes: str) -> list[str]:
@@ -211,6 +259,11 @@ def _with(argv: list[str], **changes: str) -> list[str]:
             "LiteRT must be able to load",
         ),
         (_nothing, _with(EVALUATE, first_tflite="conv.tflite"), "4 x 4 x 3"),
+        (_nothing, _with(COMPARE, data_npz="absent"), "no file or folder 'absent'"),
+        (_nothing, _with(COMPARE, second_tflite="absent.tflite"), "absent.tflite"),
+        (_nothing, _with(COMPARE, first_tflite="absent.keras"), "no file 'absent.keras'"),
+        (_nothing, _with(COMPARE, second_tflite="conv.tflite"), "must take the same images"),
+        (_nothing, [*COMPARE, "--threshold", "1,2"], "must be one number"),
         (_nothing, ["inspect", "absent.tflite"], "absent.tflite"),
         (_nothing, ["inspect", "data.npz"], "TFL3"),
         (

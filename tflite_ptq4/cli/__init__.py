@@ -12,6 +12,7 @@ from tflite_ptq4.cli.arguments import Parser, add_arguments
 from tflite_ptq4.errors import Ptq4Error
 
 EXIT_OK = 0
+EXIT_DIFFERENT = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -24,8 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name, None for those of the process.
 
     Returns:
-        The exit code: 0, 2 for input that is refused with a sentence on stderr, 130 after Ctrl-C,
-        141 after a closed pipe. Any other exception is a bug and keeps its traceback.
+        The exit code: 0; 1 where `compare` finds that two models part; 2 for input that is refused
+        with a sentence on stderr; 130 after Ctrl-C; 141 after a closed pipe. Any other exception is
+        a bug and keeps its traceback.
     """
     parser = Parser(
         prog="tflite-ptq4",
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or EXIT_OK)
     try:
-        _run(arguments)
+        code = _run(arguments)
         sys.stdout.flush()
     except Ptq4Error as error:
         print(f"tflite-ptq4: {error}", file=sys.stderr)
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("tflite-ptq4: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return EXIT_OK
+    return code
 
 
 def entry_point() -> None:
@@ -57,5 +59,6 @@ def entry_point() -> None:
     sys.exit(main())
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    importlib.import_module(f"tflite_ptq4.cli.{arguments.module}").run(arguments)
+def _run(arguments: argparse.Namespace) -> int:
+    code = importlib.import_module(f"tflite_ptq4.cli.{arguments.module}").run(arguments)
+    return EXIT_OK if code is None else code

@@ -16,6 +16,7 @@ DEFAULT_PRESET = "w4a8"
 FRAMEWORKS = ("auto", "keras", "tf_keras")
 DEFAULT_SAMPLES = 64
 DEFAULT_VALIDATED = 16
+DEFAULT_THRESHOLD_DB = 20.0
 
 
 class Parser(argparse.ArgumentParser):
@@ -97,6 +98,14 @@ def finite_numbers(text: str) -> list[float]:
     return values
 
 
+def finite_number(text: str) -> float:
+    """Parse one number."""
+    numbers = finite_numbers(text)
+    if len(numbers) != 1:
+        raise argparse.ArgumentTypeError(f"must be one number, got {text!r}")
+    return numbers[0]
+
+
 def add_arguments(parser: Parser) -> None:
     """Declare the commands."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -104,6 +113,7 @@ def add_arguments(parser: Parser) -> None:
         ("quantize", "quantize", "Write a 4-bit .tflite file of a Keras model.", _quantize),
         ("calibrate", "calibrate", "Gather statistics of a Keras model's activations.", _calibrate),
         ("evaluate", "evaluate", "Measure Keras and TFLite models on images.", _evaluate),
+        ("compare", "compare", "Compare two models layer by layer on images.", _compare),
         ("inspect", "inspect_file", "Show what lies in a .tflite file.", _inspect),
         ("benchmark", "benchmark", "Time .tflite files, here or on Android.", _benchmark),
     ):
@@ -217,6 +227,23 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=positive_integer, default=2, help="threads of LiteRT (2)")
     _image_preparation(parser, samples=None)
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("first", type=Path, metavar="A", help="a Keras model or a .tflite file")
+    parser.add_argument("second", type=Path, metavar="B", help="the one that is held against it")
+    _framework(parser)
+    _path(parser, "--data", "PATH", _IMAGES_HELP, required=True)
+    parser.add_argument(
+        "--threshold",
+        type=finite_number,
+        default=DEFAULT_THRESHOLD_DB,
+        metavar="DB",
+        help="a layer with an SQNR below it is where the models part, and the exit code is 1 "
+        f"({DEFAULT_THRESHOLD_DB:g})",
+    )
+    parser.add_argument("--threads", type=positive_integer, default=2, help="threads of LiteRT (2)")
+    _image_preparation(parser, samples=DEFAULT_SAMPLES)
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from tflite_ptq4.cli.console import (
@@ -15,14 +14,12 @@ from tflite_ptq4.cli.console import (
     results_only_on_stdout,
 )
 from tflite_ptq4.cli.files import check_images, images_from
+from tflite_ptq4.cli.model_files import common_input_shapes, is_tflite
 from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow, native_stderr_held_back
-from tflite_ptq4.errors import ModelError
 from tflite_ptq4.evaluation import EvaluationRow, evaluate_models
-from tflite_ptq4.input_shapes import Shape, size_text
 from tflite_ptq4.keras_side.load_model import bytes_on_disk, check_model_file, load_model
 from tflite_ptq4.progress import track
 from tflite_ptq4.runnable_models import (
-    TFLITE_IDENTIFIER,
     RunnableModel,
     keras_model,
     read_model_file,
@@ -34,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run every model on the same images, and compare each with the first."""
     check_images(arguments.data)
     for path in arguments.models:
-        if not _is_tflite(path):
+        if not is_tflite(path):
             check_model_file(path, arguments.framework)
     with results_only_on_stdout():
         models = [_runnable(path, arguments) for path in arguments.models]
@@ -57,57 +54,9 @@ def run(arguments: argparse.Namespace) -> None:
         _print_rows(f"{len(images)} images of {arguments.data}", rows)
 
 
-def common_input_shapes(models: Sequence[RunnableModel]) -> dict[str, Shape]:
-    """Return the shapes that all models take, None where any length will do.
-
-    Of models of one input it is the same one, whatever they call it; several are told by name.
-
-    Returns:
-        For each input of the first model, in its order, the shape without the batch axis.
-
-    Raises:
-        ModelError: two models take other inputs, or images of different shapes.
-    """
-    first, *others = models
-    shapes = dict(first.input_shapes)
-    for model in others:
-        taken = model.input_shapes
-        if len(taken) == len(shapes) == 1:
-            taken = dict(zip(shapes, taken.values(), strict=True))
-        found = {name: _agreed(shape, taken.get(name)) for name, shape in shapes.items()}
-        if taken.keys() != shapes.keys() or None in found.values():
-            raise ModelError(
-                f"Models that are compared must take the same images: {first.name!r} takes "
-                f"{_text(first)}, {model.name!r} takes {_text(model)}."
-            )
-        shapes = found
-    return shapes
-
-
-def _agreed(shape: Shape, other: Shape | None) -> Shape | None:
-    """The shape that fits both, None where none does."""
-    if other is None or len(other) != len(shape):
-        return None
-    sides = list(zip(shape, other, strict=True))
-    if any(None not in pair and pair[0] != pair[1] for pair in sides):
-        return None
-    return tuple(b if a is None else a for a, b in sides)
-
-
-def _text(model: RunnableModel) -> str:
-    return ", ".join(f"{name!r} of {size_text(s)}" for name, s in model.input_shapes.items())
-
-
-def _is_tflite(path: Path) -> bool:
-    """Whether the file is to be read as TFLite: it says so in its name or its content."""
-    if path.suffix == ".tflite":
-        return True
-    return path.is_file() and read_model_file(path)[4:8] == TFLITE_IDENTIFIER
-
-
 def _runnable(path: Path, arguments: argparse.Namespace) -> RunnableModel:
     message(f"Loading {path}")
-    if _is_tflite(path):
+    if is_tflite(path):
         with native_stderr_held_back():
             return tflite_model(
                 read_model_file(path), name=str(path), num_threads=arguments.threads

@@ -122,7 +122,7 @@ def to_float_tflite(
         read_keys=read_keys,
         written_keys=written_keys,
         input_names=graph.inputs,
-        output_names=_output_names(lowered),
+        output_names=lowered.trace.output_names,
         stand_ins=stand_ins,
     )
 
@@ -144,15 +144,6 @@ def _stand_ins(graph: LayerGraph, replaced: Collection[str]) -> dict[str, float]
         for position, node in enumerate(graph.nodes, start=1)
         if node.name in replaced and node.kernel.size >= LARGE_KERNEL
     }
-
-
-def _output_names(lowered: LoweredModel) -> tuple[str, ...]:
-    structure = lowered.trace.structure
-    if isinstance(structure, Mapping):
-        by_position = {position: str(key) for key, position in structure.items()}
-        return tuple(by_position[position] for position in range(len(by_position)))
-    count = len(lowered.graph.outputs)
-    return tuple(f"output_{position}" for position in range(count))
 
 
 def _variables_in_float(lowered: LoweredModel) -> list[tuple[keras.Variable, np.ndarray]]:

@@ -134,7 +134,8 @@ def _load_keras(path: Path) -> keras.Model:
     import keras
 
     # Registers the layers of our own simulated models.
-    import tflite_ptq4.keras_side.fake_quantization  # noqa: F401
+    import tflite_ptq4.keras_side.fake_quantization
+    import tflite_ptq4.keras_side.integer_layers  # noqa: F401
 
     return keras.saving.load_model(path, compile=False, safe_mode=True)
 

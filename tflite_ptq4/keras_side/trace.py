@@ -7,7 +7,7 @@ to the inputs. Running the calls in order on real tensors repeats the model's ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -73,6 +73,14 @@ class Trace:
     def image_shapes(self) -> dict[str, Shape]:
         """For each input its shape without the batch axis."""
         return {n: shape[1:] for n, shape in zip(self.inputs, self.input_shapes, strict=True)}
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs in order: the keys of a dict, or output_0, output_1, ..."""
+        if isinstance(self.structure, Mapping):
+            by_position = {position: str(key) for key, position in self.structure.items()}
+            return tuple(by_position[position] for position in range(len(by_position)))
+        return tuple(f"output_{position}" for position in range(len(self.outputs)))
 
     def unpack(self, images: object) -> tuple[Images, ...]:
         """Take the images of each input, in order, out of what the model takes.
