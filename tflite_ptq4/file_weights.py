@@ -26,6 +26,7 @@ _WEIGHT_OPERATORS = {
     "FULLY_CONNECTED": (1, 2, 0),
     "TRANSPOSE_CONV": (1, 3, 0),
     "CONV_3D": (1, 2, 4),
+    "CONV_3D_TRANSPOSE": (1, 3, 3),
 }
 _NUMPY_TYPES = {
     "FLOAT32": np.float32,
@@ -50,10 +51,11 @@ class WeightTensor:
         shape: its shape.
         type: its type in the file.
         bytes: length of its buffer.
-        stored_bits: bits per weight in the file.
+        stored_bits: bits per weight in the file; of a sparse tensor, those of the weights that are
+            stored, spread over all of them.
         effective_bits: mean over the weights of the bits that the values of their channel need,
-            see `effective_bits.py`; None for a type that is not read.
-        lowest, highest: extreme stored values.
+            see `effective_bits.py`; None for a type that is not read, and for a sparse tensor.
+        lowest, highest: extreme stored values; None where they are not read.
     """
 
     name: str
@@ -92,18 +94,18 @@ class WeightUse:
 
 
 def weight_uses(model: schema.ModelT, subgraph: schema.SubGraphT) -> Iterator[WeightUse]:
-    """Yield each use of constant weights, also of those that a DEQUANTIZE unpacks."""
-    dequantized = {
-        operator.outputs[0]: operator.inputs[0]
-        for operator in subgraph.operators
-        if operator_name(model, operator) == "DEQUANTIZE"
-    }
+    """Yield each use of constant weights, also of those that a DEQUANTIZE or DENSIFY unpacks."""
+    unpacked: dict[int, int] = {}
+    for operator in subgraph.operators:
+        if operator_name(model, operator) in ("DEQUANTIZE", "DENSIFY"):
+            source = operator.inputs[0]
+            unpacked[operator.outputs[0]] = unpacked.get(source, source)
     for operator in subgraph.operators:
         name = operator_name(model, operator)
         if name not in _WEIGHT_OPERATORS:
             continue
         weight_input, bias_input, axis = _WEIGHT_OPERATORS[name]
-        inputs = [dequantized.get(i, i) for i in indices(operator.inputs)]
+        inputs = [unpacked.get(i, i) for i in indices(operator.inputs)]
         weight = subgraph.tensors[inputs[weight_input]]
         data = constant(model, weight)
         if data is None:
@@ -120,7 +122,10 @@ def weight_tensor(use: WeightUse) -> WeightTensor:
     elements = int(np.prod(shape, dtype=np.int64))
     stored_type = type_name(tensor)
     effective = lowest = highest = None
-    values = _stored_values(data, stored_type, elements)
+    stored_bits = _STORED_BITS.get(stored_type)
+    values = None if tensor.sparsity is not None else _stored_values(data, stored_type, elements)
+    if stored_bits is None or tensor.sparsity is not None:
+        stored_bits = 8 * len(data) / max(elements, 1)
     if values is not None and elements:
         channels = shape[use.channel_axis]
         rows = np.moveaxis(values.reshape(shape), use.channel_axis, 0).reshape(channels, -1)
@@ -138,7 +143,7 @@ def weight_tensor(use: WeightUse) -> WeightTensor:
         shape=shape,
         type=stored_type,
         bytes=len(data),
-        stored_bits=float(_STORED_BITS.get(stored_type, 8 * len(data) / max(elements, 1))),
+        stored_bits=float(stored_bits),
         effective_bits=effective,
         lowest=lowest,
         highest=highest,

@@ -176,6 +176,8 @@ class _File:
                 self._dequantizes[writes[0]] = reads[0]
             elif operator == "QUANTIZE" and not self._is_integer(reads[0]):
                 quantizes[writes[0]] = reads[0]
+        # What is kept in a variable between runs is an answer too.
+        computed.update(dict.fromkeys(indices(self.graph.outputs)))
         self._computed = [index for index in computed if index not in self._dequantizes]
         found = layers_of_tensors([self._name(index) for index in self._computed])
         self._layers = dict(zip(self._computed, found, strict=True))
