@@ -157,6 +157,15 @@ class TestCompare:
         assert self.run(folder, second="first.tflite") == 0
         assert "Equal: no value differs" in capsys.readouterr().out
 
+    def test_the_error_can_be_drawn_over_the_graph(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.run(folder, "--model-explorer", str(folder / "overlay")) == 1
+        (written,) = (folder / "overlay").iterdir()
+        (graph,) = json.loads(written.read_text()).values()
+        assert graph["results"] == {"tensor_2": {"value": 6.02}}
+        assert f"--node_data_paths={written}" in capsys.readouterr().err
+
     def test_layers_without_a_partner_are_named(
         self, folder: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -264,6 +273,14 @@ def _with(argv: list[str], **changes: str) -> list[str]:
         (_nothing, _with(COMPARE, first_tflite="absent.keras"), "no file 'absent.keras'"),
         (_nothing, _with(COMPARE, second_tflite="conv.tflite"), "must take the same images"),
         (_nothing, [*COMPARE, "--threshold", "1,2"], "must be one number"),
+        (_nothing, [*COMPARE, "--model-explorer", "data.npz"], "'data.npz' is a file"),
+        (_nothing, [*COMPARE, "--model-explorer", "/proc/folder"], "must be writable"),
+        (
+            _nothing,
+            [*_with(COMPARE, second_tflite="model.keras"), "--model-explorer", "folder"],
+            "Name the .tflite file second",
+        ),
+        (_nothing, [*QUANTIZE, "--model-explorer", "/proc/folder"], "must be writable"),
         (_nothing, ["inspect", "absent.tflite"], "absent.tflite"),
         (_nothing, ["inspect", "data.npz"], "TFL3"),
         (

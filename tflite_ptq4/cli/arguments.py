@@ -203,6 +203,7 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
         "DIR",
         "also write a report, report.html and report.json: what each layer costs, what to try",
     )
+    _model_explorer(parser)
     _image_preparation(parser, samples=DEFAULT_SAMPLES)
 
 
@@ -243,6 +244,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
         f"({DEFAULT_THRESHOLD_DB:g})",
     )
     parser.add_argument("--threads", type=positive_integer, default=2, help="threads of LiteRT (2)")
+    _model_explorer(parser)
     _image_preparation(parser, samples=DEFAULT_SAMPLES)
 
 
@@ -333,6 +335,11 @@ def _path(
     parser: argparse._ActionsContainer, option: str, metavar: str, text: str, **keywords: Any
 ) -> None:
     parser.add_argument(option, type=Path, metavar=metavar, help=text, **keywords)
+
+
+def _model_explorer(parser: argparse.ArgumentParser) -> None:
+    text = "also write node data for Model Explorer: bits and errors over the graph of the .tflite"
+    _path(parser, "--model-explorer", "DIR", text)
 
 
 def _image_preparation(parser: argparse.ArgumentParser, *, samples: int | None) -> None:

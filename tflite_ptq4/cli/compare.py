@@ -15,11 +15,14 @@ from tflite_ptq4.cli.console import (
     print_table,
     results_only_on_stdout,
 )
-from tflite_ptq4.cli.files import check_images, images_from
+from tflite_ptq4.cli.files import check_folder, check_images, images_from
 from tflite_ptq4.cli.model_files import common_input_shapes, is_tflite
+from tflite_ptq4.cli.overlays import overlay
 from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow, native_stderr_held_back
+from tflite_ptq4.errors import ConfigError
 from tflite_ptq4.keras_side.load_model import check_model_file, load_model
 from tflite_ptq4.model_comparison import LayerComparison, ModelComparison, compare_models
+from tflite_ptq4.model_explorer import comparison_node_data
 from tflite_ptq4.open_models import OpenModel, open_keras, open_tflite
 from tflite_ptq4.progress import track
 from tflite_ptq4.runnable_models import read_model_file
@@ -33,6 +36,13 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (arguments.first, arguments.second):
         if not is_tflite(path):
             check_model_file(path, arguments.framework)
+    if arguments.model_explorer is not None:
+        check_folder(arguments.model_explorer)
+        if not is_tflite(arguments.second):
+            raise ConfigError(
+                "--model-explorer draws over the graph of the second model, which must be a "
+                f".tflite file. Received: {str(arguments.second)!r}. Name the .tflite file second."
+            )
     with results_only_on_stdout():
         first, second = (_opened(path, arguments) for path in (arguments.first, arguments.second))
         images = images_from(arguments.data, arguments, common_input_shapes([first, second]))
@@ -43,6 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
             threshold_db=arguments.threshold,
             progress=partial(track, "Comparing"),
         )
+        if arguments.model_explorer is not None:
+            measures = comparison_node_data(comparison)
+            overlay(arguments.model_explorer, measures, arguments.second)
     if arguments.json:
         print_json({"data": str(arguments.data), **comparison.to_dict()})
     else:

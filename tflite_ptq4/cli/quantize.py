@@ -14,6 +14,7 @@ from tflite_ptq4.atomic_write import write_bytes
 from tflite_ptq4.cli.arguments import DEFAULT_PRESET
 from tflite_ptq4.cli.console import decibels, message, print_json, results_only_on_stdout
 from tflite_ptq4.cli.files import check_folder, check_images, check_output, images_from
+from tflite_ptq4.cli.overlays import overlay
 from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow, native_stderr_held_back
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ConfigError, TargetError
@@ -27,6 +28,7 @@ from tflite_ptq4.keras_side.load_model import (
     input_shapes,
     load_model,
 )
+from tflite_ptq4.model_explorer import report_node_data
 from tflite_ptq4.progress import track
 from tflite_ptq4.report import Outcome
 from tflite_ptq4.runnable_models import keras_model, tflite_model
@@ -95,6 +97,9 @@ def run(arguments: argparse.Namespace) -> None:
                 **(comparison or {}),
             )
             quantized.report.save(arguments.report, outcome)
+        if arguments.model_explorer is not None:
+            measures = report_node_data(quantized.report)
+            overlay(arguments.model_explorer, measures, arguments.output)
     result = {
         "output": str(arguments.output),
         "bytes": len(content),
@@ -162,6 +167,8 @@ def _checked_inputs(
         check_output(arguments.plan, inputs=(*inputs, arguments.output))
     if arguments.report is not None:
         check_folder(arguments.report)
+    if arguments.model_explorer is not None:
+        check_folder(arguments.model_explorer)
     return (
         None if arguments.statistics is None else CalibrationStatistics.load(arguments.statistics)
     )
