@@ -5,6 +5,6 @@
 set -euo pipefail
 shopt -s nullglob
 cd "$(dirname "${BASH_SOURCE[0]}")"
-bash .ci/set_up test
+bash .ci/set_up test,docs
 GLOBIGNORE=tests/numerics/:tests/stats/:tests/support/:tests/__pycache__/
 exec .venv/bin/pytest tests/numerics/ tests/stats/ tests/test_*.py tests/*/ "$@"
