@@ -409,3 +409,67 @@ def test_a_figure_moves_when_the_images_say_so() -> None:
         "a: in the reference only",
         "c: not in the reference",
     ]
+
+
+def test_a_classifier_is_quantized(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needs("scikit-learn")
+    from quantize_classifier import main
+
+    main(["--epochs", "1", "--output", str(tmp_path / "digits.tflite")])
+    *_, float_network, file, size = capsys.readouterr().out.splitlines()
+    assert abs(_percent(float_network) - _percent(file)) < 20
+    assert f"{(tmp_path / 'digits.tflite').stat().st_size:,} bytes" in size
+
+
+def test_a_folder_of_photographs_is_enough(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import keras
+    from quantize_photographs import main
+
+    (tmp_path / "photos").mkdir()
+    for i in range(6):
+        pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    layers = [keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([keras.Input((16, 16, 3)), *layers, keras.layers.Dense(3)])
+    model.save(tmp_path / "model.keras")
+    options = {name: str(tmp_path / path) for name, path in (("--folder", "photos"),)}
+    options |= {"--model": str(tmp_path / "model.keras"), "--output": str(tmp_path / "out.tflite")}
+    main([word for option in options.items() for word in option])
+    assert "average bits" in capsys.readouterr().out
+    assert (tmp_path / "out.tflite").read_bytes()[4:8] == b"TFL3"
+
+
+def test_a_unet_is_quantized(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from quantize_unet import discs_and_squares, intersection_over_union, main
+
+    images, masks = discs_and_squares(20, seed=3)
+    assert set(np.unique(masks)) == {0, 1}
+    # Shapes are brighter than what is around them, and only discs are marked.
+    assert images[masks == 1].mean() == pytest.approx(1, abs=0.1)
+    assert (images > 0.7).sum() > 1.2 * masks.sum()
+    assert intersection_over_union(np.array([1, 1, -1, -1]), np.array([1, 0, 1, 0])) == 1 / 3
+    output = str(tmp_path / "unet.tflite")
+    main(["--epochs", "1", "--images", "64", "--width", "4", "--output", output])
+    *_, float_network, file = capsys.readouterr().out.splitlines()
+    assert float(file.split()[-5]) == pytest.approx(float(float_network.split()[-5]), abs=0.2)
+
+
+def test_the_largest_budget_that_fits_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs("scikit-learn")
+    from size_budget import main
+
+    output = tmp_path / "digits.tflite"
+    options = ["--epochs", "1", "--width", "8", "--output", str(output)]
+    main([*options, "--bytes", "9000"])
+    *_, larger, taken, message = capsys.readouterr().out.splitlines()
+    sizes = [int(line.split(":")[1].split()[0].replace(",", "")) for line in (larger, taken)]
+    assert sizes[0] > 9000 >= sizes[1] == output.stat().st_size
+    assert "fits into 9,000 bytes" in message
+
+
+def _percent(line: str) -> float:
+    return float(line.split()[-1].rstrip("%"))
