@@ -447,13 +447,13 @@ def test_a_unet_is_quantized(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     images, masks = discs_and_squares(20, seed=3)
     assert set(np.unique(masks)) == {0, 1}
     # Shapes are brighter than what is around them, and only discs are marked.
-    assert images[masks == 1].mean() == pytest.approx(1, abs=0.1)
+    assert images[masks == 1].mean() == pytest.approx(1, abs=0.3)
     assert (images > 0.7).sum() > 1.2 * masks.sum()
     assert intersection_over_union(np.array([1, 1, -1, -1]), np.array([1, 0, 1, 0])) == 1 / 3
     output = str(tmp_path / "unet.tflite")
     main(["--epochs", "1", "--images", "64", "--width", "4", "--output", output])
     *_, float_network, file = capsys.readouterr().out.splitlines()
-    assert float(file.split()[-5]) == pytest.approx(float(float_network.split()[-5]), abs=0.2)
+    assert float(file.split()[-4]) == pytest.approx(float(float_network.split()[-4]), abs=0.2)
 
 
 def test_the_largest_budget_that_fits_is_taken(
