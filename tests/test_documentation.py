@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,8 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_code_of_a_page_runs(
     name: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for path in files.iterdir():
-        (tmp_path / path.name).symlink_to(path)
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     run_page(PAGES[name])
 

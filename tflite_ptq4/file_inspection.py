@@ -41,6 +41,15 @@ class ActivationTensor:
 
 
 @dataclass(frozen=True)
+class Signature:
+    """A way to call the file: names that users know -> names of tensors."""
+
+    name: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
+@dataclass(frozen=True)
 class FileReport:
     """Everything that `inspect_file` measures.
 
@@ -51,6 +60,8 @@ class FileReport:
             `file_bytes`.
         metadata: the entries of the file's metadata that are text: what was read from JSON where
             they hold that, and their text otherwise.
+        signatures: the ways to call it; a file may have none.
+        subgraphs: how many graphs it has: one, and more for control flow and further signatures.
         operators: operator name -> how many there are.
         tensor_types: type name -> how many tensors have it.
         weights: the weight tensors in the order of their use.
@@ -60,6 +71,8 @@ class FileReport:
     file_bytes: int
     bytes_by_kind: dict[str, int]
     metadata: dict[str, Any]
+    signatures: tuple[Signature, ...]
+    subgraphs: int
     operators: dict[str, int]
     tensor_types: dict[str, int]
     weights: tuple[WeightTensor, ...]
@@ -148,6 +161,8 @@ def _report(model: schema.ModelT, file_bytes: int) -> FileReport:
         file_bytes=file_bytes,
         bytes_by_kind=kinds,
         metadata=_metadata(model),
+        signatures=tuple(_signature(model, entry) for entry in model.signatureDefs or ()),
+        subgraphs=len(model.subgraphs),
         operators=dict(operators.most_common()),
         tensor_types=dict(types.most_common()),
         weights=tuple(weights),
@@ -176,6 +191,15 @@ def _activations(model: schema.ModelT, subgraph: schema.SubGraphT) -> Iterator[A
             levels=None if count is None else float(count.mean()),
             most_levels=None if count is None else int(count.max()),
         )
+
+
+def _signature(model: schema.ModelT, entry: schema.SignatureDefT) -> Signature:
+    tensors = model.subgraphs[entry.subgraphIndex].tensors
+    inputs, outputs = (
+        {text(place.name): text(tensors[place.tensorIndex].name) for place in places or ()}
+        for places in (entry.inputs, entry.outputs)
+    )
+    return Signature(text(entry.signatureKey), inputs, outputs)
 
 
 def _metadata(model: schema.ModelT) -> dict[str, Any]:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 def conv_net() -> keras.Model:
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.Flatten()]
-    return keras.Sequential([keras.Input((6, 6, 3)), *layers, keras.layers.Dense(3)])
+    return keras.Sequential([keras.Input((6, 6, 3), name="image"), *layers, keras.layers.Dense(3)])
 
 
 def quantized(*operators: str, kind: tf.DType | None = None, images: bool = False) -> bytes:
@@ -128,6 +128,12 @@ def test_any_file_is_inspected(name: str, files: Path, capsys: pytest.CaptureFix
     result = json.loads(capsys.readouterr().out)
     assert sum(result["bytes_by_kind"].values()) == (files / name).stat().st_size
     assert min(result["bytes_by_kind"].values()) >= 0
+    signatures = {s["name"]: (list(s["inputs"]), list(s["outputs"])) for s in result["signatures"]}
+    if name == "variable":
+        assert signatures == {"add": (["x"], ["total"]), "double": (["x"], ["double"])}
+    elif name == "float":
+        assert signatures == {"serving_default": (["image"], ["output_0"])}
+    assert (result["subgraphs"] > 1) == (name in ("variable", "control flow"))
     weights = [(w["operator"], w["type"], w["stored_bits"]) for w in result["weights"]]
     stored = {"float": 32, "dynamic range": 32, "float16": 16, "int8": 8, "int16x8": 8}.get(name)
     if stored is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -13,13 +14,16 @@ import numpy as np
 from PIL import Image
 
 from tflite_ptq4.cli import main
+from tflite_ptq4.config import QuantizationConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
     path.relative_to(ROOT).as_posix(): path
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
-RUN = ("python", "sh")
+PYTHON = ("python", "py", "python3")
+SHELL = ("sh", "bash", "shell", "console")
+RUN = (*PYTHON, *SHELL)
 # A page says in a comment above a block why it is not run: `<!-- not run: it needs a phone -->`.
 _BLOCK = re.compile(
     r"^(?: *<!-- not run: (?P<reason>.+?) -->\n)?"
@@ -70,7 +74,7 @@ def run_page(page: Path) -> dict[str, object]:
     for block in blocks(page):
         if block.language not in RUN or block.reason is not None:
             continue
-        if block.language == "python":
+        if block.language in PYTHON:
             exec(compile(block.text, page.name, "exec"), names)
             continue
         for words, expected in commands(block):
@@ -79,16 +83,20 @@ def run_page(page: Path) -> dict[str, object]:
 
 
 def run_command(words: list[str], expected: int) -> None:
-    """Run `tflite-ptq4` in this process, and `mkdir` and `cp`; other commands are not for tests."""
+    """Run `tflite-ptq4` in this process, its results in a file where `>` says so."""
     program, *arguments = words
     if program != "tflite-ptq4":
         raise AssertionError(f"{program} is not run in tests: say why with `<!-- not run: ... -->`")
-    code = main(arguments)
+    with ExitStack() as stack:
+        if ">" in arguments:
+            *arguments, _, path = arguments
+            stack.enter_context(redirect_stdout(stack.enter_context(open(path, "w"))))
+        code = main(arguments)
     assert code == expected, f"{shlex.join(words)} gave exit code {code} and not {expected}"
 
 
 def write_files(folder: Path, rng: np.random.Generator) -> None:
-    """The files that pages name: a network, images as arrays, and folders of pictures."""
+    """The files that pages name: a network, images as arrays and in folders, and a recipe."""
     import keras
 
     keras.utils.set_random_seed(0)
@@ -105,6 +113,7 @@ def write_files(folder: Path, rng: np.random.Generator) -> None:
         ]
     )
     model.save(folder / "model.keras")
+    (folder / "mine.yaml").write_text(QuantizationConfig.preset("w4a8").to_yaml())
     images = rng.normal(size=(8, SIZE, SIZE, 3)).astype(np.float32)
     np.save(folder / "images.npy", images)
     np.savez(folder / "images.npz", x=images, y=rng.integers(0, 3, 8))

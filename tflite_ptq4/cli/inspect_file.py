@@ -34,7 +34,17 @@ def _print_report(path: Path, report: FileReport) -> None:
     )
     if report.metadata:
         print_table("metadata", ("entry", "value"), list(_metadata_rows(report.metadata)))
-    for title, counts in (("operators", report.operators), ("tensor types", report.tensor_types)):
+    if report.signatures:
+        print_table(
+            "signatures",
+            ("signature", "inputs", "outputs"),
+            [(s.name, ", ".join(s.inputs), ", ".join(s.outputs)) for s in report.signatures],
+        )
+    graphs = f" of {report.subgraphs} graphs" if report.subgraphs > 1 else ""
+    for title, counts in (
+        (f"operators{graphs}", report.operators),
+        ("tensor types", report.tensor_types),
+    ):
         print_table(title, ("name", "count"), [(name, str(n)) for name, n in counts.items()])
     if report.weights:
         print_table(
