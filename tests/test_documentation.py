@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -68,6 +69,22 @@ def test_the_blocks_are_found_as_they_are_written() -> None:
 def test_pages_name_no_place_of_one_machine(name: str) -> None:
     text = PAGES[name].read_text(encoding="utf-8")
     assert not re.findall(r"/(?:home|root|tmp|work|usr/local)/|[\w.]*pythonhosted|localhost", text)
+
+
+def test_the_sentences_that_are_explained_are_said() -> None:
+    page = PAGES["docs/troubleshooting.md"].read_text(encoding="utf-8")
+    terms = re.findall(r"^`+ ?(.+?) ?`+\n:   ", page, re.MULTILINE)
+    assert len(terms) >= 8
+    sources = [*(ROOT / "tflite_ptq4").rglob("*.py"), *(ROOT / "converters").rglob("*.py")]
+    said = {
+        node.value
+        for source in sources
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    for part in (part for term in terms for part in re.split(r"\.\.\.|'", term)):
+        if len(part) > 6:
+            assert any(part.strip(" ,") in text for text in said), part
 
 
 class _Links(HTMLParser):
