@@ -125,7 +125,8 @@ def load_images(
             time; None for all. Of a folder, only these are decoded.
         resize: length that the short side gets, in pixels; arrays must then be uint8.
         crop: side of the centred square that is kept, in pixels.
-        mean, std: `(pixel - mean) / std`; one number, or three, one per channel.
+        mean: of `(pixel - mean) / std`; one number, or three, one per channel.
+        std: the same, above zero.
         input_shape: (H, W, C) of the network's input, None where it takes any size. A network
             with one input channel gets pictures in grey.
 
