@@ -367,8 +367,8 @@ def test_accuracy_is_held_against_an_earlier_run(
     assert cases["w4a8"]["weight_bits"] <= 4 < cases["w8a8"]["weight_bits"]
     assert cases["w4a4_strict"]["activation_bits"] < cases["w4a8"]["activation_bits"]
     page = reference.with_suffix(".md").read_text()
-    # Six rows of presets, six of corrections, five of bits; three headers of two lines.
-    assert len([line for line in page.splitlines() if line.startswith("|")]) == 6 + 6 + 5 + 3 * 2
+    # Six rows of presets, eight of corrections, seven of bits; three headers of two lines.
+    assert len([line for line in page.splitlines() if line.startswith("|")]) == 6 + 8 + 7 + 3 * 2
     assert str(tmp_path) not in page + reference.read_text()
 
     capsys.readouterr()

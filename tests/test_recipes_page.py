@@ -1,9 +1,8 @@
-"""The page of recipes has every key with its real default; its example and its commands hold."""
+"""The page of recipes has every key with its real default; `test_documentation.py` runs it."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 import yaml
 
 from tflite_ptq4 import recipes
-from tflite_ptq4.cli.arguments import Parser, add_arguments
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.config_schema import keys_of
 from tflite_ptq4.layer_rules import LayerRule
@@ -72,14 +70,3 @@ def preset_table() -> str:
 
 def test_the_table_of_presets_is_the_real_one() -> None:
     assert PAGE.endswith("\n\n" + preset_table())
-
-
-def test_the_example_and_the_commands_hold() -> None:
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    (example,) = [text for language, text in blocks if language == "yaml"]
-    assert len(QuantizationConfig.from_yaml(example).rules) == 2
-    parser = Parser(prog="tflite-ptq4")
-    add_arguments(parser)
-    (commands,) = [text for language, text in blocks if language == "sh"]
-    for line in commands.splitlines():
-        parser.parse_args(shlex.split(line.partition(" > ")[0])[1:])
