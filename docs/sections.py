@@ -1,7 +1,8 @@
 """Sections of the README, and whole files, in pages of the site.
 
 A line `--8<-- "README.md:limits"` stands for what lies between `<!-- --8<-- [start:limits] -->` and
-its end there, with links as they are from the folder of the pages.
+its end there, with links as they are from the folder of the pages. In a block of Python it is a
+comment, which formatters leave alone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
-_INCLUDE = re.compile(r'^--8<-- "([^":]+)(?::([\w-]+))?"$', re.MULTILINE)
+_INCLUDE = re.compile(r'^(?:# )?--8<-- "([^":]+)(?::([\w-]+))?"$', re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:

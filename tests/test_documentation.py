@@ -120,6 +120,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Path, _Links
     return {page: _Links(page) for page in folder.rglob("*.html")}
 
 
+def test_what_pages_include_is_in_them(site: dict[Path, _Links]) -> None:
+    text = {page.name: page.read_text(encoding="utf-8") for page in site}
+    assert [name for name, page in text.items() if re.search("--8 ?&lt;|--8 ?<", page)] == []
+    assert text["examples.html"].count("__main__") == 5
+
+
 def test_the_site_has_every_page(site: dict[Path, _Links]) -> None:
     pages = {page.stem for page in site}
     assert {Path(name).stem for name in PAGES if name.startswith("docs/")} | {"404"} == pages

@@ -471,5 +471,19 @@ def test_the_largest_budget_that_fits_is_taken(
     assert "fits into 9,000 bytes" in message
 
 
+def test_a_project_of_tfmot_changes_its_scheme(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs("scikit-learn")
+    from from_tfmot import main
+
+    main(["--epochs", "1", "--output", str(tmp_path / "digits.tflite")])
+    *_, float_network, quantized, tuned, file, size = capsys.readouterr().out.splitlines()
+    assert abs(_percent(float_network) - _percent(quantized)) < 20
+    assert _percent(tuned) > _percent(float_network)  # it was trained for an epoch more
+    assert abs(_percent(tuned) - _percent(file)) < 2
+    assert f"{(tmp_path / 'digits.tflite').stat().st_size:,} bytes" in size
+
+
 def _percent(line: str) -> float:
     return float(line.split()[-1].rstrip("%"))
