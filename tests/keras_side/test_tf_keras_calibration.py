@@ -8,7 +8,7 @@ import tf_keras
 import two_kerases
 
 from tflite_ptq4 import CalibrationCallback, CalibrationStatistics, calibrate
-from tflite_ptq4.errors import StatisticsError
+from tflite_ptq4.errors import ModelError, StatisticsError
 from tflite_ptq4.keras_side.lowering import lower
 from tflite_ptq4.keras_side.tf_keras_calibration import TfKerasCalibrationCallback
 
@@ -129,3 +129,14 @@ def test_another_model_is_refused() -> None:
     other = two_kerases.sequential(tf_keras)
     with pytest.raises(StatisticsError, match="must run with the model that it was made for"):
         other.predict(two_kerases.images_of(other), callbacks=[callback], verbose=0)
+
+
+def test_fit_on_several_devices_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = compiled(two_kerases.sequential(tf_keras))
+    strategy = type("TwoDevices", (), {"num_replicas_in_sync": 2})()
+    callback = CalibrationCallback(model)
+    callback.set_model(model)
+    monkeypatch.setattr(tf_keras.Model, "distribute_strategy", strategy)
+    with pytest.raises(ModelError, match=r"must run on one device .*under TwoDevices"):
+        callback.on_train_begin()
+    assert "make_test_function" not in vars(model)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras
 
+from tflite_ptq4.errors import ModelError
 from tflite_ptq4.keras_side.calibration import CalibrationCallback
 
 
@@ -42,9 +43,16 @@ class TfKerasCalibrationCallback(CalibrationCallback, tf_keras.callbacks.Callbac
         super().on_predict_begin(logs)
 
     def on_train_begin(self, logs: object = None) -> None:
-        """Refuse to run with another model."""
+        """Refuse to run with another model, or on several devices: no batch can be kept there."""
         self._own_test_function(self.model)
         super().on_train_begin(logs)
+        strategy = self.model.distribute_strategy
+        if strategy.num_replicas_in_sync > 1:
+            raise ModelError(
+                "`fit` of tf_keras must run on one device with this callback. Received: "
+                f"{self.model.name!r} under {type(strategy).__name__}. Train without the callback, "
+                "and run `predict` with it afterwards."
+            )
 
     def on_test_begin(self, logs: object = None) -> None:
         """Refuse to run with another model; put its test function back, which `evaluate` holds."""

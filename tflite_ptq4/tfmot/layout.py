@@ -232,7 +232,8 @@ class Layout:
         """What stays in float, on the levels that an operator on integers reads."""
         if tensor not in self._plan.tensors:
             return value
-        name = self._unique("quantize_layer" if tensor in self._lowered.graph.inputs else tensor)
+        is_input = tensor in self._lowered.graph.inputs
+        name = self._unique("quantize_layer" if is_input else f"quantize_{tensor}")
         return QuantizeLayer(self._quantizer(tensor, rounding), name=name)(value)
 
     def _unique(self, wish: str) -> str:
