@@ -123,6 +123,18 @@ def test_what_keras_3_lacks_computes_the_same(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(Twin(model).model(images), model(images), rtol=1e-6)
 
 
+def test_augmenting_layers_do_nothing_as_in_keras_3() -> None:
+    graphs = []
+    for library in two_kerases.BOTH:
+        inputs = library.Input((6, 6, 3), name="image")
+        x = library.layers.RandomFlip(name="flip")(inputs)
+        x = library.layers.RandomRotation(0.1, name="turn")(x)
+        model = library.Model(inputs, library.layers.Conv2D(2, 3, name="conv")(x))
+        graphs.append(lower(two_kerases.with_weights(model, 0)).graph)
+    assert [node.name for node in graphs[1].nodes] == ["conv"]
+    assert graphs[0].fingerprint == graphs[1].fingerprint
+
+
 def test_the_twin_follows_the_weights() -> None:
     model = two_kerases.classifier(tf_keras)
     twin = Twin(model)

@@ -74,7 +74,7 @@ def images_of(model, count: int = 12) -> np.ndarray | dict[str, np.ndarray]:
 
 
 def with_weights(model, seed: int):
-    """The same random weights in both, those of a BatchNormalization as a trained one's."""
+    """Give a model the same random weights in both; a BatchNormalization those of a trained one."""
     rng = np.random.default_rng(seed)
     for layer in sorted(_leaves(model), key=lambda layer: layer.name):
         if type(layer).__name__ == "BatchNormalization":

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_ptq4.errors import ModelError
+from tflite_ptq4.keras_side.moving_primitives import AUGMENTING_LAYERS
 from tflite_ptq4.keras_side.primitives import operation_types
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ CARRIED_FUNCTIONS = {
 
 # Functions of `tf.nn` that are a Keras activation of the same name.
 _ACTIVATIONS_OF_TENSORFLOW = ("relu", "relu6", "elu", "gelu", "sigmoid", "softmax", "tanh", "silu")
+
+# Layers that do nothing at inference, two of which Keras 3 no longer has.
+_AUGMENTING = {found.__name__ for found in AUGMENTING_LAYERS} | {"RandomHeight", "RandomWidth"}
 
 # What only training reads, and arguments whose layer Keras 3 has without them.
 _FOR_TRAINING = ("_initializer", "_regularizer", "_constraint")
@@ -174,7 +178,7 @@ class Twin:
         import tf_keras
 
         layer = self._unwrap(outer)
-        if layer is None:
+        if layer is None or _only_augments(layer):
             return keras.layers.Identity(name=keras_name(outer))
         kind = carried_kind(layer)
         if isinstance(layer, tf_keras.Model) and _has_graph(layer):
@@ -262,6 +266,14 @@ def _as_it_is(layer: tf_keras.layers.Layer) -> keras.Operation:
 def _without_annotation(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
     """The layer inside an annotation of TFMOT, which computes nothing and imports nothing here."""
     return layer.layer if type(layer).__name__ == "QuantizeAnnotate" else layer
+
+
+def _only_augments(layer: tf_keras.layers.Layer) -> bool:
+    """Whether a layer does nothing at inference."""
+    import tf_keras
+
+    kind = type(layer).__name__
+    return kind in _AUGMENTING and type(layer) is getattr(tf_keras.layers, kind, None)
 
 
 def carried_kind(layer: tf_keras.layers.Layer) -> str | None:
