@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from tensorflow.python.eager import context
 from tensorflow.python.ops import stateful_random_ops
 
+_KERAS_SEEDS = "global_seed_generator"  # where Keras keeps it
 _OTHER_SEED = "beside the training"
 
 
@@ -29,7 +29,7 @@ def unchanged_random_streams(model: keras.Model) -> Iterator[None]:
         model: the model in training.
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    keras_seeds = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    keras_seeds = global_state.get_global_attribute(_KERAS_SEEDS)
     generator = stateful_random_ops.global_generator
     variables = _state_variables(model)
     variables += [] if keras_seeds is None else [keras_seeds.state]
@@ -46,7 +46,7 @@ def unchanged_random_streams(model: keras.Model) -> Iterator[None]:
         eager._rng = operation_seeds
         random.setstate(python_state)
         np.random.set_state(numpy_state)
-        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, keras_seeds)
+        global_state.set_global_attribute(_KERAS_SEEDS, keras_seeds)
         stateful_random_ops.global_generator = generator
         for variable, value in zip(variables, values, strict=True):
             if not np.array_equal(keras.ops.convert_to_numpy(variable), value):
