@@ -15,6 +15,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 from keras.src.backend.common import global_state
+from tensorflow.python.eager import context
+from tensorflow.python.ops import stateful_random_ops
 
 from tflite_ptq4 import (
     ConfigError,
@@ -173,6 +175,18 @@ def test_every_stream_goes_on_where_it_stood() -> None:
         raise InterruptedError
 
 
+def test_streams_need_not_be_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, eager = network(), context.context()
+    monkeypatch.setattr(eager, "_seed", None)
+    monkeypatch.delattr(eager, "_rng")
+    monkeypatch.setattr(stateful_random_ops, "global_generator", None)
+    global_state.set_global_attribute("global_seed_generator", None)
+    with unchanged_random_streams(model):
+        streams()
+    assert stateful_random_ops.global_generator is None
+    assert global_state.get_global_attribute("global_seed_generator") is None
+
+
 # --- what is logged ---
 
 
@@ -312,6 +326,31 @@ def test_accuracy_is_logged_whatever_the_model_was_compiled_with(
     monitor = PostTrainingQuantizationMonitor(images, (images, one_hot), FAST)
     history = model.fit(images, one_hot, verbose=0, callbacks=[monitor]).history
     assert {name for name in history if name.startswith("ptq_")} == NAMES
+
+
+def test_each_output_has_its_metrics_and_its_loss(images: np.ndarray, labels: np.ndarray) -> None:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((6, 6, 2), name="image")
+    mean = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(image))
+    outputs = {"kind": layers.Dense(3)(mean), "size": layers.Dense(1)(mean)}
+    model = keras.Model(image, outputs)
+    crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    losses = {"kind": crossentropy, "size": "mse"}
+    model.compile("sgd", losses, metrics={"kind": ["accuracy"]})
+    truth = {"kind": labels, "size": np.ones((24, 1), np.float32)}
+    monitor = PostTrainingQuantizationMonitor(images, (images, truth), FAST, batch_size=8)
+    history = model.fit(images, truth, verbose=0, callbacks=[monitor]).history
+    quantized = quantize_model(model, calibrate(model, images), FAST, images=images)
+    answers = quantized.simulated_model.predict(images, verbose=0)
+    accuracy = top1(answers["kind"], labels)
+    size_loss = float(np.mean((answers["size"] - 1) ** 2))
+    assert history["ptq_kind_accuracy"] == pytest.approx([accuracy])
+    assert history["ptq_size_loss"] == pytest.approx([size_loss], rel=1e-5)
+    assert history["ptq_loss"][0] == pytest.approx(
+        history["ptq_kind_loss"][0] + size_loss, rel=1e-5
+    )
+    exact = top1(model.predict(images, verbose=0)["kind"], labels)
+    assert history["ptq_kind_accuracy_drop"] == pytest.approx([exact - accuracy])
 
 
 # --- refusals ---

@@ -34,8 +34,8 @@ def measure_outputs(
 
     Returns:
         By name, of the quantized network: each metric of the model, the loss, and "accuracy" of a
-        classifier, compiled or not; "accuracy_drop", what the float network's is above it;
-        "float_agreement", how often both answer with the same class of the first output;
+        classifier, compiled or not; of each accuracy "..._drop", what the float network's is above
+        it; "float_agreement", how often both answer with the same class of the first output;
         "output_sqnr_db", over all outputs. What the labels or outputs do not allow is left out.
     """
     exact, coded, comparison = _AgainstLabels(model), _AgainstLabels(model), _Comparison()
@@ -45,10 +45,13 @@ def measure_outputs(
         if labels is not None:
             exact.add(inputs, labels, weights, reference)
             coded.add(inputs, labels, weights, outputs)
-    measures = coded.measures()
-    if ACCURACY in measures:
-        measures["accuracy_drop"] = exact.measures()[ACCURACY] - measures[ACCURACY]
-    return {**measures, **comparison.measures()}
+    measures, of_float = coded.measures(), exact.measures()
+    drops = {
+        f"{name}_drop": of_float[name] - value
+        for name, value in measures.items()
+        if name.endswith(ACCURACY)
+    }
+    return {**measures, **drops, **comparison.measures()}
 
 
 def _arrays(outputs: object) -> list[np.ndarray]:
@@ -71,8 +74,9 @@ class _AgainstLabels:
         else:
             for variable, value in zip(self._model.metrics_variables, self._state, strict=True):
                 variable.assign(value)
-        self._results = self._model.compute_metrics(inputs, labels, outputs, weights)
+        # The loss first: the losses of single outputs are among the metrics.
         loss = self._model.compute_loss(inputs, labels, outputs, weights, training=False)
+        self._results = self._model.compute_metrics(inputs, labels, outputs, weights)
         self._state = [
             keras.ops.convert_to_numpy(variable) for variable in self._model.metrics_variables
         ]

@@ -36,14 +36,15 @@ def unchanged_random_streams(model: keras.Model) -> Iterator[None]:
     variables += [] if generator is None else [generator.state]
     values = [keras.ops.convert_to_numpy(variable) for variable in variables]
     eager = context.context()
-    operation_seeds = eager._rng
+    operation_seeds = getattr(eager, "_rng", None)  # there once `tf.random.set_seed` was called
     if operation_seeds is not None:
         # An operation of the same seed would share a kernel, and its stream, with the training's.
         eager._rng = random.Random(_OTHER_SEED)
     try:
         yield
     finally:
-        eager._rng = operation_seeds
+        if operation_seeds is not None:
+            eager._rng = operation_seeds
         random.setstate(python_state)
         np.random.set_state(numpy_state)
         global_state.set_global_attribute(_KERAS_SEEDS, keras_seeds)
