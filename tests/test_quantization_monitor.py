@@ -332,7 +332,7 @@ def test_each_output_has_its_metrics_and_its_loss(images: np.ndarray, labels: np
     keras.utils.set_random_seed(0)
     image = keras.Input((6, 6, 2), name="image")
     mean = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(image))
-    outputs = {"kind": layers.Dense(3)(mean), "size": layers.Dense(1)(mean)}
+    outputs = {name: layers.Dense(n, name=name)(mean) for name, n in (("kind", 3), ("size", 1))}
     model = keras.Model(image, outputs)
     crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     losses = {"kind": crossentropy, "size": "mse"}
