@@ -81,6 +81,21 @@ def test_plan_weights_and_report_are_about_the_same_layers(made: QuantizedModel)
     assert made.report.config == W4A8.describe()
 
 
+def test_the_sensitivity_is_measured_where_it_is_asked_for(
+    model, statistics, images, made, tmp_path: Path
+) -> None:
+    assert not made.report.has_sensitivity
+    asked = quantize_model(model, statistics, W4A8, images=images, sensitivity=True)
+    assert asked.to_tflite() == made.to_tflite()
+    rows = [row for row in asked.report.rows if row.weights]
+    assert all(row.sensitivity.weights > 0 for row in rows)
+    assert all("/" not in row.layer for row in rows)  # conv2d, not conv2d/linear
+    without = quantize_model(model, statistics, W4A8, sensitivity=True)
+    assert not without.report.has_sensitivity
+    without.report.save(tmp_path)
+    assert "was not measured" in (tmp_path / "report.html").read_text()
+
+
 def test_the_same_call_twice_gives_the_same(model, statistics, images, made) -> None:
     again = quantize_model(model, statistics, W4A8, images=images)
     assert again.plan.to_dict() == made.plan.to_dict()

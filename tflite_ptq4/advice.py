@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tflite_ptq4.config import QuantizationConfig
@@ -47,6 +48,7 @@ class Advice:
             sensitivity was not measured.
         rule: fields of a `LayerRule` to add to the recipe; None where no rule helps.
         setting: a field of the recipe itself to set, as (name, value); None where a rule does it.
+        added: by the budget of the config that it counts in, bits that the rule adds in all.
         keeps: share of the layer's sensitivity that is expected to remain; None if not measured.
         reason: why, in a sentence.
     """
@@ -57,13 +59,38 @@ class Advice:
     setting: tuple[str, int] | None
     keeps: float | None
     reason: str
+    added: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def yaml(self) -> str:
-        """The line to paste: an entry of `rules`, or a field."""
-        if self.setting is not None:
-            return "{}: {}".format(*self.setting)
-        return "" if self.rule is None else rule_yaml(self.rule)
+    def leaves_in_float(self) -> bool:
+        """Whether it is to leave the layer in float, the last resort."""
+        return self.rule is not None and "quantize" in self.rule
+
+
+def recipe_lines(advices: Iterable[Advice], budgets: Mapping[str, tuple[float, int]]) -> list[str]:
+    """Lines of a recipe that follow some advice, and let no other layer pay for it.
+
+    Args:
+        advices: what to change; those that leave a layer in float are passed over if there are
+            several.
+        budgets: of the config, by field: the average, and how many numbers it is the average of.
+    """
+    advices = tuple(advices)
+    if len(advices) > 1:
+        advices = tuple(advice for advice in advices if not advice.leaves_in_float)
+    lines = [yaml_fields(dict([advice.setting])) for advice in advices if advice.setting]
+    for name, (average, count) in budgets.items():
+        added = sum(advice.added.get(name, 0.0) for advice in advices)
+        if added:
+            # Up in the fourth digit, so that a budget that is spent to the last bit stays enough.
+            raised = min(math.ceil(1e4 * (average + added / count) - 1e-6) / 1e4, MOST_BITS)
+            lines.append(f"{name}: {raised:g}  # so that no other layer pays for the rules")
+    rules = [rule_yaml(advice.rule) for advice in advices if advice.rule is not None]
+    return (
+        list(dict.fromkeys(lines))
+        + ["rules:"] * bool(rules)
+        + [f"  {rule}" for rule in dict.fromkeys(rules)]
+    )
 
 
 def worst_layers(rows: Sequence[LayerRow], count: int = WORST) -> tuple[LayerRow, ...]:
@@ -107,7 +134,8 @@ def advise(row: LayerRow, rows: Sequence[LayerRow]) -> Advice:
             f"`{name}` of the recipe sets them.",
         )
     chosen = {"weights"} if weights >= output else {"output"}
-    if measured and min(weights, output) >= BOTH_FROM * total and row.output_setting is None:
+    own_scale = row.output_setting is None and row.output_rule == row.name
+    if measured and min(weights, output) >= BOTH_FROM * total and own_scale:
         chosen = {"weights", "output"}
     return _rule(row, rows, chosen, weights, output, total)
 
@@ -116,13 +144,14 @@ def _gains(row: LayerRow) -> tuple[float, float]:
     """How much less the outputs would lose with 8 bits for the weights, and for the output."""
     if row.sensitivity is None:
         return 1.0, 0.0
-    return tuple(
+    weights, output = (
         (value or 0.0) * (1.0 - 4.0 ** (min(bits, MOST_BITS) - MOST_BITS))
         for value, bits in (
             (row.sensitivity.weights, row.weight_bits),
             (row.sensitivity.activation, row.activation_bits),
         )
     )
+    return weights, output if row.output_rule or row.output_setting else 0.0
 
 
 def _rule(
@@ -138,12 +167,18 @@ def _rule(
     fields["match"] = matching(target, rows)
     if "weights" in chosen:
         fields["weight_bits"] = MOST_BITS
-    if "output" in chosen and (target is row or chosen == {"output"}):
+    if "output" in chosen:
         fields["activation_bits"] = MOST_BITS
+    added = {}
+    if "weight_bits" in fields and row.in_weight_budget:
+        added["weight_bit_budget"] = (MOST_BITS - row.weight_bits) * row.weights
+    if "activation_bits" in fields:
+        own = _named(row.output_rule, rows) or row
+        added["activation_bit_budget"] = (MOST_BITS - row.activation_bits) * own.elements
     if total is None:
         cause = "low weight SQNR"
         reason = f"Its weights keep the least at {row.weight_bits:.3g} bits of all layers."
-        return Advice(row.name, cause, fields, None, None, reason)
+        return Advice(row.name, cause, fields, None, None, reason, added)
     gain = weights * ("weights" in chosen) + output * ("output" in chosen)
     parts = {
         "weights": f"its weights, at {row.weight_bits:.3g} bits",
@@ -158,7 +193,7 @@ def _rule(
     )
     if target is not row:
         reason += f" Its output has the scale of {target.name}, so the rule is for that layer."
-    return Advice(row.name, cause, fields, None, 1.0 - gain / total, reason)
+    return Advice(row.name, cause, fields, None, 1.0 - gain / total, reason, added)
 
 
 def _last_resort(row: LayerRow, rows: Sequence[LayerRow], total: float | None) -> Advice:

@@ -155,7 +155,8 @@ def _distribution(
     seen = below_edge[-1]
     # A lower bound of 1e-9 keeps an interval where all values are zero.
     reach = max(high, -low, 1e-9)
-    inner = edges[np.searchsorted(below_edge, [TAIL, seen - TAIL], side="left")]
+    ends = np.searchsorted(below_edge, [TAIL, seen - TAIL], side="left")
+    inner = edges[np.minimum(ends, len(edges) - 1)]
     start = max(min(low, inner[0]), -MOST_CLIPS * reach)
     stop = min(max(high, inner[1]), MOST_CLIPS * reach)
     margin = 0.04 * (stop - start)

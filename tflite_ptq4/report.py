@@ -6,9 +6,10 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
-from tflite_ptq4.advice import advise, worst_layers
+from tflite_ptq4.advice import Advice, advise, recipe_lines, worst_layers
 from tflite_ptq4.atomic_write import write_bytes
 from tflite_ptq4.distributions import Distribution
 from tflite_ptq4.errors import OutputError
@@ -27,8 +28,10 @@ class LayerRow:
         layer_type: its Keras class.
         quantized: whether it computes on integers.
         weights: number of weights.
+        in_weight_budget: whether the weights count in the config's `weight_bit_budget`.
         weight_bits: mean bits of a weight, 32 in float.
         weight_channels: (bits, how many output channels have so many), empty without bits.
+        elements: of its output, for one image.
         activation_bits: mean bits of its output, 32 in float.
         activation_channels: (bits, how many channels), one entry for a tensor of one scale.
         clip: the smallest and the largest number that its output can hold; None in float.
@@ -51,8 +54,10 @@ class LayerRow:
     layer_type: str
     quantized: bool
     weights: int
+    in_weight_budget: bool
     weight_bits: float
     weight_channels: tuple[tuple[int, int], ...]
+    elements: int
     activation_bits: float
     activation_channels: tuple[tuple[int, int], ...]
     clip: tuple[float, float] | None
@@ -124,6 +129,7 @@ class QuantizationReport:
         model: name of the model.
         package_version: of this package.
         free_settings: fields of the config that would cost no bits, see `advice.free_settings`.
+        budgets: of the config, by field: the average, and how many numbers it is the average of.
     """
 
     rows: tuple[LayerRow, ...]
@@ -133,11 +139,22 @@ class QuantizationReport:
     model: str = ""
     package_version: str = ""
     free_settings: Mapping[str, str | bool] = field(default_factory=dict)
+    budgets: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
     @property
     def in_float(self) -> tuple[LayerRow, ...]:
         """The operators that stay in float."""
         return tuple(row for row in self.rows if not row.quantized)
+
+    @cached_property
+    def worst(self) -> tuple[LayerRow, ...]:
+        """The rows that cost the outputs most, see `advice.worst_layers`."""
+        return worst_layers(self.rows)
+
+    @cached_property
+    def advice(self) -> tuple[Advice, ...]:
+        """What to try on each of the worst rows."""
+        return tuple(advise(row, self.rows) for row in self.worst)
 
     @property
     def has_sensitivity(self) -> bool:
@@ -150,7 +167,6 @@ class QuantizationReport:
         Args:
             distributions: whether those of weights and outputs are in it, most of its length.
         """
-        worst = worst_layers(self.rows)
         return {
             "model": self.model,
             "config": self.config,
@@ -158,9 +174,10 @@ class QuantizationReport:
             "average_activation_bits": self.average_activation_bits,
             "sensitivity_measured": self.has_sensitivity,
             "free_settings": dict(self.free_settings),
+            "budgets": dict(self.budgets),
             "worst": [
-                {**asdict(advice), "yaml": advice.yaml}
-                for advice in (advise(row, self.rows) for row in worst)
+                {**asdict(advice), "yaml": "\n".join(recipe_lines([advice], self.budgets))}
+                for advice in self.advice
             ],
             "rows": [row.to_dict(distributions=distributions) for row in self.rows],
         }

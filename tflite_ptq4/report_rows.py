@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from tflite_ptq4.distributions import Distribution, tensor_distribution, weight_
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.kernel_layout import kernel_matrix
 from tflite_ptq4.plan import LayerPlan, QuantizationPlan, TensorPlan
+from tflite_ptq4.planning import end_layers
 from tflite_ptq4.quantized_weights import LayerWeights
 from tflite_ptq4.report import LayerRow, QuantizationReport
 from tflite_ptq4.sensitivity import Sensitivity
@@ -69,6 +70,7 @@ def build_report(
         model=model,
         package_version=package_version,
         free_settings=free_settings(plan.config),
+        budgets=_budgets(rows, graph, plan),
     )
 
 
@@ -87,6 +89,10 @@ class _Rows:
         self.graph, self.plan, self.weights = graph, plan, weights
         self.output_sqnr_db, self.sensitivity = output_sqnr_db, sensitivity
         self.statistics = statistics
+        self.ends = frozenset.union(*end_layers(graph))
+        self.left_in_float = {
+            layer.name for layer in plan.layers if not layer.quantized and layer.kind != "float"
+        }
 
     def of_input(self, name: str) -> LayerRow:
         """The row of an input."""
@@ -96,6 +102,7 @@ class _Rows:
             layer_type="InputLayer",
             quantized=True,
             weights=0,
+            in_weight_budget=False,
             weight_bits=IN_FLOAT_BITS,
             weight_channels=(),
             weight_sqnr_db=None,
@@ -119,6 +126,7 @@ class _Rows:
             layer_type=node.layer_type,
             quantized=layer.quantized,
             weights=0 if node.kernel is None else node.kernel.size,
+            in_weight_budget=bits is not None and node.name not in self.ends,
             weight_bits=IN_FLOAT_BITS if bits is None else float(bits.mean()),
             weight_channels=() if bits is None else _counted(bits),
             weight_sqnr_db=sqnr,
@@ -132,8 +140,10 @@ class _Rows:
     def _of_tensor(self, name: str) -> dict:
         """The fields of a row that are about its output."""
         tensor = self.plan.tensors.get(name)
+        elements = _elements(self.graph, name)
         if tensor is None:
             return {
+                "elements": elements,
                 "activation_bits": IN_FLOAT_BITS,
                 "activation_channels": (),
                 "clip": None,
@@ -142,7 +152,11 @@ class _Rows:
                 "output_setting": None,
             }
         producer = self.graph.producer.get(tensor.source)
+        # The output of a layer that a rule leaves in float has the bits of the config.
+        if producer is not None and producer.name in self.left_in_float:
+            producer = None
         return {
+            "elements": elements,
             "activation_bits": float(tensor.bits.mean()),
             "activation_channels": _counted(tensor.bits),
             "clip": (float(tensor.low.min()), float(tensor.high.max())),
@@ -165,13 +179,32 @@ def _counted(bits: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
     return tuple(sorted(Counter(bits.tolist()).items()))
 
 
+def _budgets(
+    rows: Sequence[LayerRow], graph: LayerGraph, plan: QuantizationPlan
+) -> dict[str, tuple[float, int]]:
+    """The averages that the config sets, each with how many numbers it is the average of."""
+    weights = sum(row.weights for row in rows if row.in_weight_budget)
+    own = [name for name, tensor in plan.tensors.items() if tensor.source == name]
+    elements = sum(_elements(graph, name) for name in own)
+    config = plan.config
+    budgets = {
+        "weight_bit_budget": (config.weight_bit_budget, weights),
+        "activation_bit_budget": (config.activation_bit_budget, elements),
+    }
+    return {name: pair for name, pair in budgets.items() if pair[0] is not None and pair[1]}
+
+
+def _elements(graph: LayerGraph, name: str) -> int:
+    return math.prod(size or 1 for size in graph.shapes[name][1:])
+
+
 def _average_activation_bits(graph: LayerGraph, plan: QuantizationPlan) -> float:
     """Mean bits of the elements that operators write; what is moved only is not counted twice."""
     total, elements = 0.0, 0
     for name, tensor in plan.tensors.items():
         if tensor.source != name or name in graph.inputs:
             continue
-        size = math.prod(size or 1 for size in graph.shapes[name][1:])
+        size = _elements(graph, name)
         total += float(tensor.bits.mean()) * size
         elements += size
     return total / max(elements, 1)

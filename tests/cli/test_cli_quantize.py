@@ -68,6 +68,37 @@ def test_quantize_writes_a_file_and_says_what_it_cost(
     assert json.loads((folder / "plan.json").read_text())
 
 
+def test_quantize_writes_a_report_of_what_each_layer_costs(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*QUANTIZE, "--report", "reports/first"]) == 0
+    out, _ = capsys.readouterr()
+    assert "Wrote reports/first/report.html" in out
+    assert "alone dB" in out
+    values = json.loads((folder / "reports/first/report.json").read_text())
+    outcome = values["outcome"]
+    assert outcome["bytes"] == (folder / "out.tflite").stat().st_size
+    assert (outcome["images"], outcome["target"]) == (10, "int8_container")
+    assert 0 <= outcome["top1"] <= 1 and 0 <= outcome["float_top1"] <= 1
+    assert outcome["seconds"] > 0
+    report = values["report"]
+    assert report["model"] and report["sensitivity_measured"]
+    for row in report["rows"]:
+        if row["weights"]:
+            assert row["sensitivity"]["weights"] > 0 and row["sensitivity"]["sqnr_db"] > 0
+            assert row["weight_values"] and row["output_values"]
+    page = (folder / "reports/first/report.html").read_text()
+    assert report["worst"][0]["layer"] in page
+
+
+def test_the_folder_of_a_report_is_checked_before_any_work(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*QUANTIZE, "--report", "images.npz"]) == 2
+    assert "must be a folder, but 'images.npz' is a file" in capsys.readouterr().err
+    assert not (folder / "out.tflite").exists()
+
+
 def test_quantize_gives_json_and_the_same_bytes_twice(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from tflite_ptq4.advice import MOST_BITS, Advice, advise, worst_layers, yaml_fields
+from tflite_ptq4.advice import MOST_BITS, Advice, recipe_lines, yaml_fields
 from tflite_ptq4.distributions import Distribution
 from tflite_ptq4.report_page import plots
 
@@ -26,8 +26,7 @@ def page_content(report: QuantizationReport, outcome: Outcome) -> dict[str, Any]
         outcome: what was measured of the file.
     """
     rows, measured = report.rows, report.has_sensitivity
-    worst = worst_layers(rows)
-    advices = [advise(row, rows) for row in worst]
+    worst, advices = report.worst, report.advice
     total = sum(row.sensitivity.total for row in rows if row.sensitivity is not None)
     largest = worst[0].sensitivity.total / total if total else 1.0
     views = {row.name: _row_view(number, row, total, largest) for number, row in enumerate(rows, 1)}
@@ -38,7 +37,11 @@ def page_content(report: QuantizationReport, outcome: Outcome) -> dict[str, Any]
         "figures": _figures(report, outcome),
         "measured": measured,
         "worst": [
-            {**views[row.name], "reason": advice.reason, "yaml": advice.yaml}
+            {
+                **views[row.name],
+                "reason": advice.reason,
+                "yaml": "\n".join(recipe_lines([advice], report.budgets)),
+            }
             for row, advice in zip(worst, advices, strict=True)
         ],
         "free_settings": yaml_fields(report.free_settings),
@@ -106,22 +109,18 @@ def _recipe(
     report: QuantizationReport, worst: Sequence[LayerRow], advices: Sequence[Advice], total: float
 ) -> dict[str, str]:
     """The advice on the worst layers as one recipe, and what it would bring and cost."""
-    settings = dict(advice.setting for advice in advices if advice.setting is not None)
-    lines = [f"{name}: {bits}" for name, bits in settings.items()]
-    bitwise = [a for a in advices if a.rule is not None and "quantize" not in a.rule]
-    if bitwise:
-        lines += ["rules:", *(f"  {line}" for line in dict.fromkeys(a.yaml for a in bitwise))]
+    lines = recipe_lines(advices, report.budgets)
     note = "Rules that are there already stay; of two for one layer the later one counts."
     if total:
         before = sum(row.sensitivity.total for row in worst)
         kept = sum(
-            row.sensitivity.total * (1.0 if "quantize" in (advice.rule or {}) else advice.keeps)
+            row.sensitivity.total * (1.0 if advice.leaves_in_float else advice.keeps)
             for row, advice in zip(worst, advices, strict=True)
         )
         left = (total - before + kept) / total
         note = (
             f"By these figures {left:.0%} of the error of the outputs would be left"
-            f"{_cost_in_bits(report, bitwise)}. {note}"
+            f"{_cost_in_bits(report, advices)}. {note}"
         )
     return {"recipe": "\n".join(lines), "recipe_note": note}
 
@@ -131,7 +130,7 @@ def _cost_in_bits(report: QuantizationReport, advices: Sequence[Advice]) -> str:
     added = sum(
         (MOST_BITS - rows[advice.layer].weight_bits) * rows[advice.layer].weights
         for advice in advices
-        if "weight_bits" in advice.rule
+        if "weight_bits" in (advice.rule or {})
     )
     if not added:
         return ", without a bit more for the weights"
@@ -332,7 +331,7 @@ def _plain(value: float | None) -> str:
 
 
 def _bytes(count: int) -> str:
-    for unit, size in (("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= 0.9995 * size:
             return f"{count / size:.3g} {unit}"
     return f"{count} B"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tflite_ptq4.report import LayerRow
 
 WIDTH = 480.0
-LEFT, RIGHT = 34.0, 6.0
+LEFT, RIGHT = 34.0, 12.0
 GRID_BITS = 8
 
 
