@@ -80,9 +80,18 @@ def test_the_worst_layers_come_with_the_lines_to_paste() -> None:
     assert together == first + second.removeprefix("rules:")
 
 
+@pytest.mark.parametrize(
+    ("channels", "said"),
+    [(((4, 1),), "2.00% clipped"), (((3, 5), (5, 7)), "the widest of 12 clips is drawn")],
+)
+def test_a_tensor_of_several_clips_is_told_apart(channels: tuple, said: str) -> None:
+    page = render_page(report(row(activation_channels=channels, weight_values=None)), NOT_MEASURED)
+    assert said in text_of(page)
+
+
 def test_what_stays_in_float_is_listed_with_its_reason() -> None:
     assert "odd Lambda no &lt;integer&gt; form" in text_of(render_page(MADE, NOT_MEASURED))
-    assert "every operator computes on integers" in render_page(report(row()), NOT_MEASURED)
+    assert "no operator is left in float" in render_page(report(row()), NOT_MEASURED)
 
 
 def test_names_are_escaped_and_nothing_is_fetched() -> None:

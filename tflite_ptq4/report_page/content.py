@@ -243,13 +243,20 @@ def _plots(row: LayerRow) -> list[dict[str, Any]]:
         svg = plots.distribution_plot(row.weight_values, f"Weights of {row.name}")
         found.append({"svg": Markup(svg), "caption": caption})
     if row.output_values is not None:
+        clips = sum(count for _, count in row.activation_channels)
         caption = f"Output, {_bits(row.activation_bits)}, {row.clip_method}. "
         svg = plots.distribution_plot(row.output_values, f"Output of {row.name}")
-        found.append({"svg": Markup(svg), "caption": caption + _caption(row.output_values)})
+        found.append({"svg": Markup(svg), "caption": caption + _caption(row.output_values, clips)})
     return found
 
 
-def _caption(values: Distribution) -> str:
+def _caption(values: Distribution, clips: int = 1) -> str:
+    """What to know of a distribution besides its picture.
+
+    Args:
+        values: the distribution.
+        clips: how many clips the tensor has.
+    """
     notes = []
     if values.prior is not None:
         notes.append(
@@ -257,7 +264,10 @@ def _caption(values: Distribution) -> str:
         )
     if values.zeros >= 0.001:
         notes.append(f"{values.zeros:.1%} zeros")
-    notes.append("none clipped" if not values.clipped else f"{values.clipped:.2%} clipped")
+    if clips > 1:
+        notes.append(f"the widest of {clips} clips is drawn")
+    else:
+        notes.append("none clipped" if not values.clipped else f"{values.clipped:.2%} clipped")
     outside = values.below + values.above
     if outside >= 0.0001:
         notes.append(f"{outside:.2%} beyond the plot")

@@ -35,7 +35,9 @@ def distribution_plot(values: Distribution, label: str) -> str:
         curve, prior = curve[curve >= 0], prior[curve >= 0]
     # A spike in one bin must not flatten all the others.
     tops = np.sort(density)[-2:]
-    top = max(min(tops[-1], 1.6 * tops[0]), 0.0 if prior is None else 0.8 * prior.max(), 1e-30)
+    top = max(min(tops[-1], 1.6 * tops[0]), 1e-30)
+    if prior is not None:
+        top = max(top, min(float(prior.max()), 2.0 * top))
 
     def x(value: float) -> float:
         return width * (value - values.start) / (values.stop - values.start)
