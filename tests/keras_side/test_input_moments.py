@@ -112,6 +112,21 @@ def test_a_constant_input_has_no_moments() -> None:
     assert (np.diagonal(found.coded, axis1=1, axis2=2) >= 0).all()
 
 
+def test_moments_below_the_resolution_of_float32_are_none() -> None:
+    """A channel that is 10 in the first batch, 10.001 in a corner of it, and 0 in all others."""
+    node = layer("depthwise", np.random.default_rng(0))
+    value = np.random.default_rng(1).normal(size=(64, 7, 8, node.kernel.shape[2]))
+    value[..., 0] = 0.0
+    value[0, ..., 0] = 10.0
+    value[0, 0, 0, 0] = 10.001
+    batches = [tf.constant(value[:1], tf.float32), tf.constant(value[1:], tf.float32)]
+    node.attributes["padding"] = "valid"
+    found = input_moments(node, batches, batches, 1 << 20)
+    for coded, _ in (*found.parts, (found.coded, found.cross)):
+        eigenvalues = np.linalg.eigvalsh(coded)
+        assert np.all(eigenvalues[:, 0] >= -1e-3 * np.trace(coded, axis1=1, axis2=2))
+
+
 def test_batches_change_nothing(rng: np.random.Generator) -> None:
     node = layer("same", rng)
     exact, coded = inputs_of("same", rng)

@@ -15,6 +15,7 @@ from tflite_ptq4.kernel_layout import group_count, kernel_groups
 
 NEGLIGIBLE_VARIANCE = 1.0e-9  # of the mean square: float32 sums leave about as much of nothing
 NEGLIGIBLE_POWER = 1.0e-30
+RESOLUTION = 1.0e-6  # of float32 sums, relative to what is added up
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +134,8 @@ class _Sums:
         variance = np.einsum("gnn->gn", coded)
         of_taps = np.tile(shift, variance.shape[1] // shift.shape[1])
         power = variance + (z_mean + of_taps) ** 2
-        constant = variance <= np.maximum(power * NEGLIGIBLE_VARIANCE, NEGLIGIBLE_POWER)
+        lost = np.maximum(z_mean**2 * RESOLUTION, NEGLIGIBLE_POWER)
+        constant = variance <= np.maximum(power * NEGLIGIBLE_VARIANCE, lost)
         coded[constant[:, :, None] | constant[:, None, :]] = 0.0
         cross[constant] = 0.0
         return coded, cross

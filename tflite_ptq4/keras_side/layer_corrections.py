@@ -30,6 +30,7 @@ from tflite_ptq4.kernel_layout import (
     kernel_groups,
     kernel_matrix,
 )
+from tflite_ptq4.numerics.held_out_damping import held_out_damping
 from tflite_ptq4.numerics.output_matching import match_channels
 from tflite_ptq4.numerics.ridge_refit import held_out_ridge, ridge_refit
 from tflite_ptq4.numerics.second_order_rounding import second_order_rounding
@@ -55,7 +56,8 @@ class Spending:
     Attributes:
         rows: input patches that its second moment is taken from, at most.
         depthwise_rows: the same for a depthwise layer, each channel of which has few weights.
-        holds_out: whether images are held out to choose the ridge of the refit.
+        holds_out: whether images are held out to choose the ridge of the refit and the damping of
+            the rounding.
     """
 
     rows: int
@@ -68,7 +70,9 @@ SPENDING = {
     "balanced": Spending(rows=32_768, depthwise_rows=4_096, holds_out=True),
     "best": Spending(rows=262_144, depthwise_rows=32_768, holds_out=True),
 }
-RIDGE = 1.0  # of the mean diagonal of the second moment, where no images are held out
+# Of the mean diagonal of the second moment, where no images are held out.
+RIDGE = 1.0
+DAMPING = 0.1
 MOST_HELD_OUT_INPUTS = 2_304  # beyond, ten more solutions would cost more than all other steps
 MATCHING_LIMIT = 2.0  # a channel's scale changes by no more than this factor
 
@@ -123,10 +127,8 @@ def _refitted(
     if not config.refit_weights or moments is None:
         return kernel_matrix(node).astype(np.float64)
     kernel = kernel_groups(node).astype(np.float64)
-    ridge = RIDGE
-    few_enough = kernel.shape[1] <= MOST_HELD_OUT_INPUTS
-    if SPENDING[config.effort].holds_out and moments.parts and few_enough:
-        ridge = held_out_ridge(kernel, moments.parts)
+    holds_out = _holds_out(kernel, config, moments)
+    ridge = held_out_ridge(kernel, moments.parts) if holds_out else RIDGE
     refitted = ridge_refit(kernel, moments.coded, moments.cross, ridge)
     return kernel_matrix(node, kernel_from_groups(node, refitted))
 
@@ -143,14 +145,25 @@ def _rounded(
     if config.weight_rounding == "nearest" or moments is None:
         return nearest
     groups = group_count(node)
-    rounded = second_order_rounding(
-        kernel_groups(node, weight.reshape(node.kernel.shape)),
-        moments.coded,
+    kernel = kernel_groups(node, weight.reshape(node.kernel.shape))
+    grid = (
         scale.reshape(groups, -1),
         np.maximum(bits, LEAST_GRID_BITS).reshape(groups, -1),
     )
+    damping = DAMPING
+    if _holds_out(kernel, config, moments):
+        damping = held_out_damping(kernel, [coded for coded, _ in moments.parts], *grid)
+    rounded = second_order_rounding(kernel, moments.coded, *grid, damping)
     rounded = kernel_matrix(node, kernel_from_groups(node, rounded))
     return np.where(bits >= LEAST_GRID_BITS, rounded, nearest)
+
+
+def _holds_out(
+    kernel: NDArray[np.float64], config: QuantizationConfig, moments: InputMoments
+) -> bool:
+    """Whether images are held out to choose how far the moments of one layer are to be trusted."""
+    few_enough = kernel.shape[1] <= MOST_HELD_OUT_INPUTS
+    return SPENDING[config.effort].holds_out and bool(moments.parts) and few_enough
 
 
 def _mean(batches: Batches) -> NDArray[np.float64]:
