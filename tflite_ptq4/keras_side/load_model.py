@@ -133,9 +133,10 @@ def load_model(
 def _load_keras(path: Path) -> keras.Model:
     import keras
 
-    # Registers the layers of our own simulated models.
+    # Registers the layers and functions of our own simulated models.
     import tflite_ptq4.keras_side.fake_quantization
-    import tflite_ptq4.keras_side.integer_layers  # noqa: F401
+    import tflite_ptq4.keras_side.integer_layers
+    import tflite_ptq4.keras_side.tf_keras_layers  # noqa: F401
 
     return keras.saving.load_model(path, compile=False, safe_mode=True)
 
