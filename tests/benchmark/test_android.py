@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,8 @@ def test_ctrl_c_ends_the_program_and_cleans_up(device: StandIn, command: list[st
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell that starts the tests in the background has them ignore Ctrl-C.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     process = _waited_for(lambda: next(device.tmp.glob("*/process"), None))
     number = int(_waited_for(process.read_text))
