@@ -85,7 +85,7 @@ def converted_by_us(model: keras.Model, images: np.ndarray) -> dict[str, bytes]:
             statistics,
             QuantizationConfig.preset(preset),
             images=images,
-            progress=partial(track, f"Quantizing {preset}"),
+            progress=track,
         )
         for preset in dict.fromkeys(preset for preset, _, _ in OURS.values())
     }

@@ -210,8 +210,7 @@ def measure(
     for case in CASES.values():
         by_config.setdefault(case.config, []).append(case)
     for config, cases in by_config.items():
-        progress = partial(track, f"Quantizing {cases[0].name}")
-        quantized = quantize_model(model, statistics, config, images=calibration, progress=progress)
+        quantized = quantize_model(model, statistics, config, images=calibration, progress=track)
         for case in cases:
             content = quantized.to_tflite(case.target, layout=case.layout)
             outputs = predict_tflite(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,15 +146,15 @@ def test_images_may_be_any_array(model, statistics, images, made) -> None:
 
 
 def test_progress_sees_every_operator(model, statistics, images) -> None:
-    seen: list[str] = []
-    quantize_model(
-        model,
-        statistics,
-        W4A8,
-        images=images,
-        progress=lambda nodes: [seen.append(node.name) or node for node in nodes],
-    )
-    assert len(seen) == len(quantize_model(model, statistics, W4A8).plan.layers)
+    seen: dict[str, int] = {}
+
+    def progress(description: str, items: Sequence) -> Sequence:
+        seen[description] = len(items)
+        return items
+
+    quantize_model(model, statistics, W4A8, images=images, sensitivity=True, progress=progress)
+    assert list(seen) == ["Ranking layers", "Quantizing", "Measuring layers"]
+    assert seen["Quantizing"] == len(quantize_model(model, statistics, W4A8).plan.layers)
 
 
 # --- targets ---

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
@@ -18,6 +18,7 @@ from tflite_ptq4.input_arrays import finite_arrays
 from tflite_ptq4.input_shapes import InputShapes, fixed_input_shapes
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.planning import build_plan
+from tflite_ptq4.progress import Track
 from tflite_ptq4.quantized_weights import LayerWeights, quantize_weights
 from tflite_ptq4.report import QuantizationReport
 from tflite_ptq4.report_rows import build_report
@@ -153,7 +154,7 @@ def quantize_model(
     images: ArrayLike | Sequence[ArrayLike] | Mapping[str, object] | None = None,
     *,
     sensitivity: bool = False,
-    progress: Callable | None = None,
+    progress: Track | None = None,
 ) -> QuantizedModel:
     """Quantize a Keras model after training, from calibration statistics.
 
@@ -168,7 +169,8 @@ def quantize_model(
             unless another is asked for.
         sensitivity: whether the report also tells how much the outputs lose when each layer alone
             is quantized, which takes `images`, and about five times what predicting them does.
-        progress: wraps the list of operators and shows how far it is; None shows nothing.
+        progress: shows how far each long step is, e.g. `tflite_ptq4.progress.track`; it takes what
+            is done and the list of what that is done to. None shows nothing.
 
     Returns:
         The quantized model.
@@ -183,6 +185,9 @@ def quantize_model(
     from tflite_ptq4.keras_side.layerwise import quantize_layer_by_layer
     from tflite_ptq4.keras_side.lowering import lower, require_quantizable
     from tflite_ptq4.keras_side.tensor_specs import at_sizes
+
+    def step(description: str) -> Callable | None:
+        return None if progress is None else partial(progress, description)
 
     lowered = lower(model)
     require_quantizable(lowered.graph, model.name)
@@ -199,17 +204,22 @@ def quantize_model(
         arrays = finite_arrays(dict(zip(names, lowered.trace.unpack(images), strict=True)))
         sizes = {name: array.shape[1:] for name, array in zip(names, arrays, strict=True)}
         lowered = at_sizes(lowered, sizes)
-    measured = None if images is None else measured_for_budgets(lowered, statistics, config, arrays)
-    plan = build_plan(lowered.graph, statistics, config, measured)
+    ranking = None
+    if images is not None:
+        shown = step("Ranking layers")
+        ranking = measured_for_budgets(lowered, statistics, config, arrays, progress=shown)
+    plan = build_plan(lowered.graph, statistics, config, ranking)
     if images is None:
         weights, sqnr = quantize_weights(lowered.graph, plan, statistics), {}
     else:
-        weights, sqnr = quantize_layer_by_layer(lowered, plan, arrays, progress=progress)
+        shown = step("Quantizing")
+        weights, sqnr = quantize_layer_by_layer(lowered, plan, arrays, progress=shown)
     measured = {}
     if sensitivity and images is not None:
         from tflite_ptq4.keras_side.sensitivity import measure_sensitivity
 
-        measured = measure_sensitivity(lowered, plan, weights, statistics, arrays)
+        shown = step("Measuring layers")
+        measured = measure_sensitivity(lowered, plan, weights, statistics, arrays, progress=shown)
     return QuantizedModel(
         plan=plan,
         weights=weights,

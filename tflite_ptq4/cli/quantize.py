@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
             config,
             images=given,
             sensitivity=arguments.report is not None,
-            progress=partial(track, "Quantizing"),
+            progress=track,
         )
         message(f"Quantized: {quantized.report.config}")
         with native_stderr_held_back():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,8 @@ def measured_for_budgets(
     statistics: Mapping[str, TensorStatistics],
     config: QuantizationConfig,
     images: Sequence[NDArray[np.float32]],
+    *,
+    progress: Callable | None = None,
 ) -> dict[str, Sensitivity] | None:
     """Measure what each layer costs the outputs at its usual bits, rounded to nearest.
 
@@ -41,6 +43,7 @@ def measured_for_budgets(
         config: the choices.
         images: for each input of the model float32 [n, ...], prepared as the model expects them;
             evenly spread ones of them are used.
+        progress: wraps the list of batches and shows how far it is; None shows nothing.
 
     Returns:
         By the name of the operator; None where the config has no budget to spend.
@@ -55,5 +58,11 @@ def measured_for_budgets(
     chosen = np.unique(np.linspace(0, count - 1, min(count, sample.images)).round().astype(int))
     chosen_images = [array[chosen] for array in images]
     return measure_sensitivity(
-        lowered, plan, weights, statistics, chosen_images, probes=sample.probes
+        lowered,
+        plan,
+        weights,
+        statistics,
+        chosen_images,
+        probes=sample.probes,
+        progress=progress,
     )
