@@ -36,6 +36,8 @@ LAYERS = {
     "tflite_ptq4.weight_error": 3,
     "tflite_ptq4.integer_region": 3,
     "tflite_ptq4.bit_budgets": 3,
+    "tflite_ptq4.channel_bits": 3,
+    "tflite_ptq4.network_positions": 3,
     "tflite_ptq4.plan": 3,
     "tflite_ptq4.planning": 3,
     "tflite_ptq4.quantized_weights": 3,

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_graphs import chain, graph_of, plain, statistics_of, weighted
+from tiny_graphs import branched, chain, graph_of, plain, statistics_of, weighted
 
 from tflite_ptq4 import LayerRule, ModelError, QuantizationConfig, StatisticsError
 from tflite_ptq4.graph import LayerGraph
 from tflite_ptq4.operator_rules import OutputScale
 from tflite_ptq4.plan import QuantizationPlan
-from tflite_ptq4.planning import build_plan, end_layers
+from tflite_ptq4.planning import build_plan
 from tflite_ptq4.sensitivity import Sensitivity
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
@@ -22,46 +22,6 @@ PAPER = QuantizationConfig.preset("paper_w4a4", quantized_tensors="all")
 
 def plan_of(graph: LayerGraph, config: QuantizationConfig | None = None) -> QuantizationPlan:
     return build_plan(graph, statistics_of(graph), config or QuantizationConfig())
-
-
-def branched() -> LayerGraph:
-    """Two stems, one sum, two heads."""
-    return graph_of(
-        weighted("left", "image", KERNEL, activation="relu"),
-        weighted("right", "image", KERNEL),
-        plain("sum", "add", "left", "right", activation="relu"),
-        weighted("body", "sum", KERNEL, activation="relu"),
-        plain("pool", "max_pool", "body"),
-        weighted("head_a", "pool", KERNEL),
-        weighted("head_b", "body", KERNEL),
-        outputs=("head_a", "head_b"),
-    )
-
-
-# --- which layers are the first and the last ---
-
-
-@pytest.mark.parametrize(
-    ("graph", "first", "last"),
-    [
-        (chain("conv2d", "conv2d", "dense"), {"conv2d0"}, {"dense2"}),
-        (chain("pad", "conv2d", "mean"), {"conv2d1"}, {"conv2d1"}),
-        (chain("float", "dense", "softmax"), {"dense1"}, {"dense1"}),
-        (branched(), {"left", "right"}, {"head_a", "head_b"}),
-    ],
-    ids=["chain", "one layer", "float before", "branches"],
-)
-def test_end_layers(graph: LayerGraph, first: set[str], last: set[str]) -> None:
-    assert end_layers(graph) == (frozenset(first), frozenset(last))
-
-
-def test_a_skip_around_every_layer_changes_no_end() -> None:
-    graph = graph_of(
-        weighted("a", "image", KERNEL),
-        weighted("b", "a", KERNEL),
-        plain("sum", "add", "b", "image"),
-    )
-    assert end_layers(graph) == (frozenset({"a"}), frozenset({"b"}))
 
 
 # --- bits ---

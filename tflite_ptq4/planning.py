@@ -7,28 +7,27 @@ share the result's, so that nothing is rounded twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tflite_ptq4.bit_budgets import raised_activation_bits, raised_weight_bits
+from tflite_ptq4.channel_bits import allocated_activation_bits, allocated_weight_bits
 from tflite_ptq4.clipping import choose_clip
 from tflite_ptq4.config import LayerSettings, QuantizationConfig
 from tflite_ptq4.errors import ModelError, StatisticsError
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.integer_region import integer_operators, scale_sources
-from tflite_ptq4.kernel_layout import input_energy, kernel_matrix
-from tflite_ptq4.numerics.bit_allocation import allocate_bits
+from tflite_ptq4.kernel_layout import input_energy
+from tflite_ptq4.network_positions import end_layers, leaves_the_network, weighted_readers
 from tflite_ptq4.numerics.ranges import affine_range
 from tflite_ptq4.numerics.tie_free_scale import FUNCTIONS, tie_free_scale
-from tflite_ptq4.operator_rules import OutputScale
 from tflite_ptq4.plan import LayerPlan, QuantizationPlan, TensorPlan
 from tflite_ptq4.quantized_weights import second_order_refusal
 from tflite_ptq4.sensitivity import Sensitivity
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
-from tflite_ptq4.weight_error import weight_error_table
 
 
 def build_plan(
@@ -67,37 +66,6 @@ def build_plan(
         config=config,
         fingerprint=graph.fingerprint,
     )
-
-
-def end_layers(graph: LayerGraph) -> tuple[frozenset[str], frozenset[str]]:
-    """The first and the last layers: with weights, and no other weights before or after them.
-
-    Layers that are only affine per channel, such as a Rescaling of the input, do not count.
-
-    Returns:
-        Names of the first layers and of the last layers.
-    """
-    forward = [(node, node.inputs, node.outputs) for node in graph.nodes]
-    backward = [(node, node.outputs, node.inputs) for node in reversed(graph.nodes)]
-    return _first_met(forward), _first_met(backward)
-
-
-def _first_met(steps: Iterable[tuple[Node, tuple[str, ...], tuple[str, ...]]]) -> frozenset[str]:
-    """Layers with weights that nothing with weights comes before, in the order of the steps.
-
-    Args:
-        steps: each operator with the tensors on its near and on its far side.
-    """
-    behind_weights: set[str] = set()
-    found = set()
-    for node, near, far in steps:
-        touched = any(tensor in behind_weights for tensor in near)
-        weighted = node.rule.weighted and "affine" not in node.attributes
-        if weighted and not touched:
-            found.add(node.name)
-        if touched or weighted:
-            behind_weights.update(far)
-    return frozenset(found)
 
 
 class _Planner:
@@ -175,7 +143,7 @@ class _Planner:
 
     def _touches_integers(self, tensor: str) -> bool:
         if self.config.quantized_tensors == "layer_inputs":
-            return bool(self._weighted_readers(tensor) & self.quantized)
+            return bool(weighted_readers(self.graph, tensor) & self.quantized)
         producer = self.graph.producer.get(tensor)
         written = producer is not None and producer.name in self.quantized
         return written or any(node.name in self.quantized for node in self.graph.consumers[tensor])
@@ -186,18 +154,7 @@ class _Planner:
             return np.full(channels, self.raised_layers[node.name], dtype=np.int64)
         if self.config.weight_bit_allocation == "none" or not settings.usual_weight_bits:
             return np.full(channels, settings.weight_bits, dtype=np.int64)
-        weight = kernel_matrix(node)
-        method = self.config.weight_bit_allocation
-        return allocate_bits(
-            np.abs(weight).max(axis=0),
-            self.config.mean_weight_bits,
-            method=method,
-            minimum=self.config.minimum_bits,
-            maximum=self.config.maximum_bits,
-            error_table=(
-                weight_error_table(weight, self.config.maximum_bits) if method == "exact" else None
-            ),
-        )
+        return allocated_weight_bits(node, self.config)
 
     def _own_plan(self, name: str) -> TensorPlan:
         """The plan of a tensor that has its own scale."""
@@ -220,7 +177,12 @@ class _Planner:
         if self.config.needs_per_channel_activations:
             allocated = self.config.activation_bit_allocation != "none"
             if allocated and not reason and settings is not None and settings.usual_activation_bits:
-                bits = self._allocated_bits(name, statistics, one_sided)
+                bits = allocated_activation_bits(
+                    statistics,
+                    self.config,
+                    one_sided=one_sided,
+                    reader_energy=self._reader_energy(name, statistics.channels),
+                )
                 reason = f"{self.config.activation_bit_allocation} bit allocation"
         else:
             if name in self.raised_tensors:
@@ -287,75 +249,20 @@ class _Planner:
             return 8, "the TFLite specification names the scale of this operator"
         if name in self.graph.inputs:
             return self.config.input_bits, "network input"
-        if self._leaves_the_network(name):
+        if leaves_the_network(self.graph, name):
             return self.config.output_bits, "network output"
         bits = self.config.activation_bits
         if settings is not None and settings.quantize:
             bits = settings.activation_bits
-        readers = self._weighted_readers(name)
+        readers = weighted_readers(self.graph, name)
         if self.config.last_layer_bits is not None and readers and readers <= self.last:
             return max(bits, self.config.last_layer_bits), "input of the last layer"
         return bits, ""
 
-    def _allocated_bits(
-        self, name: str, statistics: TensorStatistics, one_sided: bool
-    ) -> NDArray[np.int64]:
-        """Bits of each channel of an activation, for the least error that its readers see."""
-        widths = range(self.config.maximum_bits + 1)
-        errors = np.stack(
-            [
-                choose_clip(
-                    statistics,
-                    bits,
-                    method="laplace",
-                    one_sided=one_sided,
-                ).error
-                for bits in widths
-            ],
-            axis=1,
-        )
-        clip = choose_clip(
-            statistics, self.config.activation_bits, method="laplace", one_sided=one_sided
-        )
-        method = self.config.activation_bit_allocation
-        return allocate_bits(
-            np.maximum(clip.high, -clip.low),
-            self.config.mean_activation_bits,
-            method=method,
-            minimum=self.config.minimum_bits,
-            maximum=self.config.maximum_bits,
-            weight=self._reader_energy(name, statistics.channels) if method == "exact" else None,
-            error_table=errors if method == "exact" else None,
-        )
-
     def _reader_energy(self, name: str, channels: int) -> NDArray[np.float64] | None:
         """How much the layers that read a tensor amplify an error in each of its channels."""
-        names = self._weighted_readers(name)
+        names = weighted_readers(self.graph, name)
         energies = [input_energy(node) for node in self.graph.nodes if node.name in names]
         if not energies or any(len(energy) != channels for energy in energies):
             return None
         return np.sum(energies, axis=0)
-
-    def _leaves_the_network(self, name: str) -> bool:
-        """Whether a tensor reaches the outputs through no weights."""
-        if name in self.graph.outputs:
-            return True
-        readers = self.graph.consumers[name]
-        return bool(readers) and all(
-            not node.rule.weighted
-            and node.rule.output_scale is OutputScale.FIXED
-            and self._leaves_the_network(node.output)
-            for node in readers
-        )
-
-    def _weighted_readers(self, name: str) -> frozenset[str]:
-        """Layers with weights that read a tensor, directly or moved and selected."""
-        found: set[str] = set()
-        for node in self.graph.consumers[name]:
-            if node.rule.weighted:
-                found.add(node.name)
-            elif node.rule.output_scale is OutputScale.INPUT:
-                found |= self._weighted_readers(node.output)
-            else:
-                found.add("")  # another operator computes with it
-        return frozenset(found)

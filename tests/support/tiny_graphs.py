@@ -124,3 +124,18 @@ def statistics_of(graph: LayerGraph, seed: int = 0) -> CalibrationStatistics:
         draws = np.maximum(draws, 0.0) if name in graph.nonnegative else draws
         tensors[name] = TensorStatistics.from_array(draws.astype(np.float32))
     return CalibrationStatistics(images=25, fingerprint=graph.fingerprint, tensors=tensors)
+
+
+def branched() -> LayerGraph:
+    """Two stems, one sum, two heads."""
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 2, 2))
+    return graph_of(
+        weighted("left", "image", kernel, activation="relu"),
+        weighted("right", "image", kernel),
+        plain("sum", "add", "left", "right", activation="relu"),
+        weighted("body", "sum", kernel, activation="relu"),
+        plain("pool", "max_pool", "body"),
+        weighted("head_a", "pool", kernel),
+        weighted("head_b", "body", kernel),
+        outputs=("head_a", "head_b"),
+    )
