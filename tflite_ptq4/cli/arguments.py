@@ -1,14 +1,22 @@
-"""The arguments of all commands; values that cannot be meant are refused by the parser."""
+"""The arguments of all commands, declared for the parser."""
 
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tflite_ptq4.benchmark.effort import DELEGATES, DeviceEffort, HostEffort
+from tflite_ptq4.cli.argument_values import (
+    ChannelValues,
+    at_least,
+    finite_number,
+    finite_numbers,
+    positive_integer,
+    seconds,
+    thread_counts,
+)
 from tflite_ptq4.config import EFFORTS
 from tflite_ptq4.targets import LAYOUTS, TARGETS
 
@@ -25,85 +33,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the sentence and stop with exit code 2."""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-class _ChannelValues(argparse.Action):
-    """Collects one number, or three, given as `1 2 3` or `1,2,3`."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        numbers = [number for group in values for number in group]
-        if len(numbers) not in (1, 3):
-            parser.error(
-                f"{option_string} must be one number or three, one per channel, got {len(numbers)}"
-            )
-        if self.dest == "std" and min(numbers) <= 0:
-            parser.error(f"{option_string} must be above zero, got {min(numbers):g}")
-        setattr(namespace, self.dest, numbers[0] if len(numbers) == 1 else tuple(numbers))
-
-
-def positive_integer(text: str) -> int:
-    """Parse a whole number above zero."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above zero, got {text!r}")
-    return value
-
-
-def at_least(smallest: int) -> Callable[[str], int]:
-    """Return a parser of whole numbers that are not smaller than one."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < smallest:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number, at least {smallest}, got {text!r}"
-            )
-        return int(text)
-
-    return parse
-
-
-def thread_counts(text: str) -> list[int]:
-    """Parse `1` or `1,2,4`."""
-    return list(dict.fromkeys(positive_integer(part) for part in text.split(",")))
-
-
-def seconds(text: str) -> float:
-    """Parse a time of at least 0 seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number of seconds, got {text!r}")
-    return value
-
-
-def finite_numbers(text: str) -> list[float]:
-    """Parse `127` or `123.7,116.3,103.5`."""
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = [math.nan]
-    if not all(map(math.isfinite, values)):
-        raise argparse.ArgumentTypeError(f"must be numbers such as 127 or 1.5,2,3, got {text!r}")
-    return values
-
-
-def finite_number(text: str) -> float:
-    """Parse one number."""
-    numbers = finite_numbers(text)
-    if len(numbers) != 1:
-        raise argparse.ArgumentTypeError(f"must be one number, got {text!r}")
-    return numbers[0]
 
 
 def add_arguments(parser: Parser) -> None:
@@ -226,7 +155,7 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     _path(
         parser, "--data", "PATH", f"{_IMAGES_HELP}, with labels for the accuracies", required=True
     )
-    parser.add_argument("--threads", type=positive_integer, default=2, help="threads of LiteRT (2)")
+    _threads(parser)
     _image_preparation(parser, samples=None)
 
 
@@ -243,7 +172,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
         help="a layer with an SQNR below it is where the models part, and the exit code is 1 "
         f"({DEFAULT_THRESHOLD_DB:g})",
     )
-    parser.add_argument("--threads", type=positive_integer, default=2, help="threads of LiteRT (2)")
+    _threads(parser)
     _model_explorer(parser)
     _image_preparation(parser, samples=DEFAULT_SAMPLES)
 
@@ -331,6 +260,10 @@ def _framework(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=positive_integer, default=2, help="threads of LiteRT (2)")
+
+
 def _path(
     parser: argparse._ActionsContainer, option: str, metavar: str, text: str, **keywords: Any
 ) -> None:
@@ -361,7 +294,7 @@ def _image_preparation(parser: argparse.ArgumentParser, *, samples: int | None) 
             option,
             type=finite_numbers,
             nargs="+",
-            action=_ChannelValues,
+            action=ChannelValues,
             default=default,
             metavar="VALUE",
             help=f"one number or three, for (pixel - mean) / std ({default:g})",
