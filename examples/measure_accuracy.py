@@ -45,9 +45,10 @@ from tflite_ptq4.cli.console import (
     results_only_on_stdout,
 )
 from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow
-from tflite_ptq4.evaluation import agreement, sqnr_db, top1
+from tflite_ptq4.evaluation import top1
 from tflite_ptq4.file_inspection import inspect_file
 from tflite_ptq4.image_data import ImageSet, load_images
+from tflite_ptq4.numerics.closeness import agreement, sqnr_db
 from tflite_ptq4.progress import track
 from tflite_ptq4.runnable_models import predict_keras, predict_tflite
 

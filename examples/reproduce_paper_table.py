@@ -37,8 +37,9 @@ from tflite_ptq4.cli.console import (
     results_only_on_stdout,
 )
 from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow
-from tflite_ptq4.evaluation import agreement, top1
+from tflite_ptq4.evaluation import top1
 from tflite_ptq4.image_data import ImageSet, load_images
+from tflite_ptq4.numerics.closeness import agreement
 from tflite_ptq4.progress import track
 from tflite_ptq4.runnable_models import predict_keras
 

@@ -7,8 +7,9 @@ import pytest
 from small_networks import float_dense
 
 from tflite_ptq4.errors import DataError, ModelError
-from tflite_ptq4.evaluation import agreement, evaluate_models, sqnr_db, top1, top5, top_k
+from tflite_ptq4.evaluation import evaluate_models, top1, top5, top_k
 from tflite_ptq4.image_data import ImageSet
+from tflite_ptq4.numerics.closeness import sqnr_db
 from tflite_ptq4.runnable_models import RunnableModel, tflite_model
 
 # Three images, six classes; the ranks of the labels 5, 0, 2 are 0, 5 and 1.
@@ -38,32 +39,7 @@ def test_a_label_that_is_no_class_is_named(label: int) -> None:
         top1(LOGITS, np.array([0, label, 0]))
 
 
-def test_agreement_compares_the_top_class() -> None:
-    other = np.array([[0, 0, 0, 0, 0, 1], [9, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]])
-    assert agreement(LOGITS, LOGITS) == 1
-    assert agreement(LOGITS, other) == 2 / 3
-
-
-@pytest.mark.parametrize(
-    ("reference", "other", "expected"),
-    [
-        ([3, 4], [3, 4], math.inf),
-        ([0, 0], [0, 0], math.inf),
-        ([0, 0], [1, 0], -math.inf),
-        ([3, 4], [3, 3], 10 * math.log10(25)),  # (9 + 16) / 1
-        ([10, 0], [9, 0], 20.0),  # 100 / 1
-    ],
-)
-def test_sqnr_named_cases(reference: list, other: list, expected: float) -> None:
-    assert sqnr_db(np.array(reference), np.array(other)) == pytest.approx(expected, rel=1e-12)
-
-
-def test_measures_refuse_shapes_that_do_not_fit() -> None:
-    for measure in (agreement, sqnr_db):
-        with pytest.raises(DataError, match=r"\(3, 6\) and \(3, 5\)"):
-            measure(LOGITS, LOGITS[:, :5])
-        with pytest.raises(DataError):
-            measure(LOGITS[:0], LOGITS[:0])
+def test_accuracy_refuses_labels_that_do_not_fit() -> None:
     with pytest.raises(DataError):
         top1(LOGITS, LABELS[:2])
 

@@ -27,8 +27,9 @@ from tflite_ptq4 import (
     calibrate,
     quantize_model,
 )
-from tflite_ptq4.evaluation import agreement, sqnr_db, top1
+from tflite_ptq4.evaluation import top1
 from tflite_ptq4.keras_side.random_streams import unchanged_random_streams
+from tflite_ptq4.numerics.closeness import agreement, sqnr_db
 
 # Statistics alone: the least work that quantizes.
 FAST = QuantizationConfig(weight_bits=4)

@@ -14,6 +14,7 @@ import numpy as np
 
 from tflite_ptq4.errors import DataError, ModelError
 from tflite_ptq4.image_data import ImageSet
+from tflite_ptq4.numerics.closeness import agreement, sqnr_db
 from tflite_ptq4.runnable_models import RunnableModel
 
 
@@ -56,37 +57,6 @@ def top1(logits: np.ndarray, labels: np.ndarray) -> float:
 def top5(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the share of images whose label is among the five largest outputs, see `top_k`."""
     return top_k(logits, labels, 5)
-
-
-def agreement(reference: np.ndarray, other: np.ndarray) -> float:
-    """Return the share of equal argmax on the last axis of two arrays [N, ..., classes]."""
-    _check_same_shape(reference, other)
-    return float(np.mean(np.argmax(reference, axis=-1) == np.argmax(other, axis=-1)))
-
-
-def sqnr_db(reference: np.ndarray, other: np.ndarray) -> float:
-    """Return the signal-to-quantization-noise ratio of `other` in decibels.
-
-    `10 log10(sum(reference^2) / sum((reference - other)^2))`; infinity for equal arrays.
-
-    Args:
-        reference, other: number arrays of one shape.
-    """
-    _check_same_shape(reference, other)
-    reference = np.asarray(reference, np.float64)
-    noise = float(np.sum((reference - other) ** 2))
-    if noise == 0.0:
-        return float("inf")
-    signal = float(np.sum(reference**2))
-    return 10.0 * float(np.log10(signal / noise)) if signal > 0.0 else float("-inf")
-
-
-def _check_same_shape(reference: np.ndarray, other: np.ndarray) -> None:
-    if reference.shape != other.shape or reference.size == 0:
-        raise DataError(
-            "Outputs that are compared must have one shape and not be empty. "
-            f"Received: {reference.shape} and {other.shape}."
-        )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from tflite_ptq4.errors import DataError, ModelError
 from tflite_ptq4.image_data import ImageSet
 from tflite_ptq4.layer_matching import Match, NamedTensor, match_tensors
+from tflite_ptq4.numerics.closeness import ratio_db
 from tflite_ptq4.open_models import OpenModel, OpenTensor
 
 _IMAGES_AT_ONCE = 8
@@ -262,7 +263,7 @@ class _Sums:
             matched_by=match.by,
             is_output=is_output,
             elements=self.elements,
-            sqnr_db=_decibels(self.signal, self.noise),
+            sqnr_db=ratio_db(self.signal, self.noise),
             cosine=self.product / length if length > 0 else None,
             max_difference=self.max_difference,
             integers_that_differ=self.differ if on_grid else None,
@@ -276,9 +277,3 @@ def _common_step(first: OpenTensor, second: OpenTensor) -> float | None:
         return first.scale if second.scale is None else second.scale
     same = (first.scale, first.zero_point) == (second.scale, second.zero_point)
     return first.scale if same else None
-
-
-def _decibels(signal: float, noise: float) -> float:
-    if noise == 0.0:
-        return math.inf
-    return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf

@@ -6,13 +6,13 @@ of whole arrays.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import numpy as np
 
 from tflite_ptq4.keras_side.labelled_batches import Batch
+from tflite_ptq4.numerics.closeness import ratio_db
 
 ACCURACY, LOSS = "accuracy", "loss"
 
@@ -133,10 +133,5 @@ class _Comparison:
         found = {}
         if self._answers:
             found["float_agreement"] = self._same / self._answers
-        if self._noise > 0 and self._signal > 0:
-            found["output_sqnr_db"] = 10.0 * math.log10(self._signal / self._noise)
-        elif self._noise == 0:
-            found["output_sqnr_db"] = math.inf
-        else:
-            found["output_sqnr_db"] = -math.inf
+        found["output_sqnr_db"] = ratio_db(self._signal, self._noise)
         return found

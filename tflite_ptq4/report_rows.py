@@ -14,6 +14,7 @@ from tflite_ptq4.distributions import Distribution, tensor_distribution, weight_
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.kernel_layout import kernel_matrix
 from tflite_ptq4.network_positions import end_layers
+from tflite_ptq4.numerics.closeness import sqnr_db
 from tflite_ptq4.plan import LayerPlan, QuantizationPlan, TensorPlan
 from tflite_ptq4.quantized_weights import LayerWeights
 from tflite_ptq4.report import LayerRow, QuantizationReport
@@ -117,7 +118,8 @@ class _Rows:
         weights, bits = self.weights.get(node.name), layer.weight_bits
         sqnr = values = None
         if weights is not None and bits is not None:
-            sqnr = _sqnr(kernel_matrix(node), kernel_matrix(node, weights.dequantized(node)))
+            kernel = kernel_matrix(node)
+            sqnr = sqnr_db(kernel, kernel_matrix(node, weights.dequantized(node)))
             if self.statistics:
                 values = weight_distribution(node, weights, bits, self.plan.config.weight_scale)
         return LayerRow(
@@ -129,7 +131,7 @@ class _Rows:
             in_weight_budget=bits is not None and node.name not in self.ends,
             weight_bits=IN_FLOAT_BITS if bits is None else float(bits.mean()),
             weight_channels=() if bits is None else _counted(bits),
-            weight_sqnr_db=sqnr,
+            weight_sqnr_db=_finite(sqnr),
             output_sqnr_db=_finite(self.output_sqnr_db.get(node.name)),
             sensitivity=self.sensitivity.get(node.name),
             reason=layer.reason,
@@ -208,12 +210,6 @@ def _average_activation_bits(graph: LayerGraph, plan: QuantizationPlan) -> float
         total += float(tensor.bits.mean()) * size
         elements += size
     return total / max(elements, 1)
-
-
-def _sqnr(reference: np.ndarray, approximation: np.ndarray) -> float | None:
-    noise = float(((reference.astype(np.float64) - approximation) ** 2).sum())
-    signal = float((reference.astype(np.float64) ** 2).sum())
-    return None if noise == 0 or signal == 0 else 10.0 * math.log10(signal / noise)
 
 
 def _finite(value: float | None) -> float | None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.graph import Node
 from tflite_ptq4.kernel_layout import kernel_matrix
+from tflite_ptq4.numerics.closeness import ratio_db
 from tflite_ptq4.plan import TensorPlan
 from tflite_ptq4.quantized_weights import LayerWeights, output_shift
 
@@ -44,12 +45,8 @@ class Sensitivity:
     @property
     def sqnr_db(self) -> float | None:
         """The SQNR of the outputs with this layer alone quantized; None without any error."""
-        return relative_error_db(self.total)
-
-
-def relative_error_db(error: float) -> float | None:
-    """A relative squared error as SQNR in dB, 10 log10(1 / error); None for no error."""
-    return -10.0 * math.log10(error) if error > 0.0 and math.isfinite(error) else None
+        value = ratio_db(1.0, self.total)
+        return value if math.isfinite(value) else None
 
 
 def random_signs(

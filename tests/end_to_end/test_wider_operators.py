@@ -13,16 +13,11 @@ import pytest
 from exported_networks import exported
 from runtimes import operator_names, outputs
 
+from tflite_ptq4.numerics.closeness import sqnr_db
+
 NETWORKS = sorted(set(keras_networks.WIDER_NETWORKS) - keras_networks.WITH_FLOAT_LAYERS)
 LEAST_SQNR_DB = 30.0
 INTEGER_TARGETS = ("int8_container", "packed_int4")
-
-
-def sqnr_db(reference: np.ndarray, other: np.ndarray) -> float:
-    noise = np.mean((reference.astype(np.float64) - other) ** 2)
-    return (
-        np.inf if noise == 0 else 10 * np.log10(np.mean(reference.astype(np.float64) ** 2) / noise)
-    )
 
 
 @pytest.mark.parametrize("config", ["w8a8", "w4a8", "w4a4"])

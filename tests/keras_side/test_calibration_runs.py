@@ -20,8 +20,8 @@ from tflite_ptq4 import (
     quantize_model,
 )
 from tflite_ptq4.errors import StatisticsError
-from tflite_ptq4.evaluation import sqnr_db
 from tflite_ptq4.keras_side.lowering import lower
+from tflite_ptq4.numerics.closeness import sqnr_db
 
 BATCH, IMAGES = 4, 22  # a smaller batch at the end
 

@@ -26,6 +26,7 @@ from tflite_ptq4.keras_side.image_batches import (
 )
 from tflite_ptq4.keras_side.layer_corrections import quantize_on_images
 from tflite_ptq4.keras_side.lowering import LoweredModel
+from tflite_ptq4.numerics.closeness import ratio_db
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.quantized_weights import LayerWeights
 
@@ -144,7 +145,7 @@ class _SideBySide:
             reference, value = self._exact[name].read(*span), self._coded[name].read(*span)
             signal += float(tf.reduce_sum(tf.square(reference)))
             noise += float(tf.reduce_sum(tf.math.squared_difference(reference, value)))
-        return _decibels(signal, noise)
+        return ratio_db(signal, noise)
 
     def _run(self, node: Node, inputs: list[Values], start: int, stop: int) -> list:
         run = self.lowered.runs.get(node.name)
@@ -175,10 +176,3 @@ class _SideBySide:
         if rounding is None or name not in self.plan.tensors:
             return value
         return fake_quantize(value, self.plan.tensors[name], rounding)
-
-
-def _decibels(signal: float, noise: float) -> float:
-    """10 log10(E[y^2] / E[(y - y_q)^2]), +inf where there is no error."""
-    if noise == 0.0:
-        return float("inf")
-    return float(10.0 * np.log10(signal / noise)) if signal else float("-inf")
