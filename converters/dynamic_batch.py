@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tflite_ptq4.converters.graph_editor import GraphEditor
-from tflite_ptq4.converters.schema import OPERATOR_NAMES, ModelT, OperatorT
 from tflite_ptq4.converters.schema import BuiltinOperator as Op
+from tflite_ptq4.converters.schema import ModelT, OperatorT
 from tflite_ptq4.errors import TargetError
 from tflite_ptq4.graph import LayerGraph
+from tflite_ptq4.tflite_fields import OPERATOR_NAMES
 
 
 def open_batch(model: ModelT, graph: LayerGraph) -> ModelT:

@@ -11,7 +11,6 @@ import numpy as np
 from tflite_ptq4.converters.flatbuffer_model import parse
 from tflite_ptq4.converters.graph_editor import GraphEditor
 from tflite_ptq4.converters.schema import (
-    OPERATOR_NAMES,
     BuiltinOperator,
     BuiltinOptions,
     MulOptionsT,
@@ -21,6 +20,7 @@ from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.operator_rules import OutputScale
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.quantized_weights import LayerWeights
+from tflite_ptq4.tflite_fields import OPERATOR_NAMES
 
 _COMPUTED = (OutputScale.OWN, OutputScale.FIXED)
 

@@ -8,13 +8,13 @@ import flatbuffers
 import numpy as np
 
 from tflite_ptq4.converters.schema import (
-    FILE_IDENTIFIER,
     BufferT,
     ModelT,
     QuantizationParametersT,
     generated,
 )
 from tflite_ptq4.errors import FileFormatError
+from tflite_ptq4.targets import FILE_IDENTIFIER
 
 BUFFER_ALIGNMENT = 16  # the schema's force_align, which the generated Python code leaves out
 

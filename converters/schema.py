@@ -26,17 +26,10 @@ from ai_edge_litert.schema_py_generated import (
     TensorType,
 )
 
-FILE_IDENTIFIER = b"TFL3"
 FIRST_LONG_OPCODE = 127  # codes from here on do not fit the deprecated one-byte field
 
-OPERATOR_NAMES: dict[int, str] = {
-    code: name for name, code in vars(BuiltinOperator).items() if isinstance(code, int)
-}
-
 __all__ = [
-    "FILE_IDENTIFIER",
     "FIRST_LONG_OPCODE",
-    "OPERATOR_NAMES",
     "ActivationFunctionType",
     "AddOptionsT",
     "BufferT",

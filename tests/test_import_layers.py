@@ -44,6 +44,7 @@ LAYERS = {
     "tflite_ptq4.sensitivity": 3,
     "tflite_ptq4.keras_side": 4,
     "tflite_ptq4.converters": 4,
+    "tflite_ptq4.tflite_fields": 4,
     "tflite_ptq4.pipeline": 6,
     "tflite_ptq4.quantization_monitor": 6,
     "tflite_ptq4.tensorboard_summaries": 6,

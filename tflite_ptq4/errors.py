@@ -66,3 +66,8 @@ class DeviceError(Ptq4Error, RuntimeError):
 
 class ReadbackError(Ptq4Error, RuntimeError):
     """A written file that does not hold what the plan says."""
+
+
+def one_line(error: Exception) -> str:
+    """What an exception of another library says, in one line, as a part of our sentence."""
+    return " ".join(str(error).split())

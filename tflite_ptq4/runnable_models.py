@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tflite_ptq4.errors import FileFormatError
+from tflite_ptq4.errors import FileFormatError, one_line
 from tflite_ptq4.input_arrays import Images
 from tflite_ptq4.input_shapes import Shape
 from tflite_ptq4.keras_side.load_model import input_shapes
+from tflite_ptq4.targets import FILE_IDENTIFIER
 
 if TYPE_CHECKING:
     import keras
-
-TFLITE_IDENTIFIER = b"TFL3"
 
 # Wraps the list of what is still to do, and shows how far it is.
 Progress = Callable[[Sequence[int]], Iterable[int]]
@@ -166,9 +165,9 @@ def open_interpreter(content: bytes, name: str, num_threads: int, *, keep_all: b
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    if content[4:8] != TFLITE_IDENTIFIER:
+    if content[4:8] != FILE_IDENTIFIER:
         raise FileFormatError(
-            f"{name!r} must be a TFLite file (identifier {TFLITE_IDENTIFIER.decode()} at byte 4), "
+            f"{name!r} must be a TFLite file (identifier {FILE_IDENTIFIER.decode()} at byte 4), "
             f"but starts with {content[:8]!r}."
         )
     try:
@@ -184,7 +183,7 @@ def open_interpreter(content: bytes, name: str, num_threads: int, *, keep_all: b
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     except (RuntimeError, ValueError) as error:
         raise FileFormatError(
-            f"LiteRT must be able to load {name!r}, but reports: {_one_line(error)}"
+            f"LiteRT must be able to load {name!r}, but reports: {one_line(error)}"
         ) from error
     if not inputs or not outputs:
         raise FileFormatError(
@@ -244,7 +243,7 @@ def invoke(interpreter: Any, name: str, images: Sequence[np.ndarray]) -> None:
         shapes = ", ".join(str(image.shape[1:]) for image in images)
         raise FileFormatError(
             f"LiteRT must be able to run {name!r} on an image of shape {shapes}, but reports: "
-            f"{_one_line(error)}."
+            f"{one_line(error)}."
         ) from error
 
 
@@ -301,7 +300,3 @@ def _classes_last(outputs: np.ndarray) -> np.ndarray:
     if outputs.ndim > 2 and set(outputs.shape[1:-1]) == {1}:
         return outputs.reshape(len(outputs), -1)
     return outputs
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -8,7 +8,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 # How the generated schema names what it holds: number -> name.
-_OPERATOR_NAMES = {
+OPERATOR_NAMES: dict[int, str] = {
     number: name
     for name, number in vars(schema.BuiltinOperator).items()
     if not name.startswith("_")
@@ -25,7 +25,7 @@ def operator_name(model: schema.ModelT, operator: schema.OperatorT) -> str:
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     if number == schema.BuiltinOperator.CUSTOM:
         return f"CUSTOM {text(code.customCode)}"
-    return _OPERATOR_NAMES.get(number, f"OPERATOR_{number}")
+    return OPERATOR_NAMES.get(number, f"OPERATOR_{number}")
 
 
 def type_name(tensor: schema.TensorT) -> str:

@@ -12,7 +12,7 @@ from integer_reference import OPERATORS, Reference
 from tiny_tflite import pack
 
 from tflite_ptq4.converters.integer_operators import INT8_VERSIONS
-from tflite_ptq4.converters.schema import OPERATOR_NAMES
+from tflite_ptq4.tflite_fields import OPERATOR_NAMES
 
 NETWORKS = sorted({**keras_networks.NETWORKS, **keras_networks.WIDER_NETWORKS})
 IMAGES = 3

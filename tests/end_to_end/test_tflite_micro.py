@@ -23,9 +23,9 @@ from runtimes import as_stored, interpreter, operator_names, outputs
 
 from tflite_ptq4 import QuantizationConfig, calibrate, quantize_model
 from tflite_ptq4.converters.integer_operators import INT8_VERSIONS
-from tflite_ptq4.converters.schema import OPERATOR_NAMES
 from tflite_ptq4.layer_rules import LayerRule
 from tflite_ptq4.pipeline import QuantizedModel
+from tflite_ptq4.tflite_fields import OPERATOR_NAMES
 
 tflite_micro = pytest.importorskip(
     "tflite_micro", reason="tflite-micro is not installed; its wheels are for Linux on x86-64"

@@ -39,8 +39,8 @@ from operator_cases import (
 from reference_agreement import assert_same_tensors
 
 from tflite_ptq4.converters.integer_operators import INT8_VERSIONS
-from tflite_ptq4.converters.schema import OPERATOR_NAMES
 from tflite_ptq4.converters.weight_layout import WEIGHT_AXES
+from tflite_ptq4.tflite_fields import OPERATOR_NAMES
 
 Build = Callable[[np.random.Generator], Case]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tflite_ptq4.benchmark.comparison import Delegation
-from tflite_ptq4.errors import FileFormatError
+from tflite_ptq4.errors import FileFormatError, one_line
 
 
 def open_file(path: Path, *, threads: int, delegate: str) -> Any:
@@ -36,9 +36,8 @@ def open_file(path: Path, *, threads: int, delegate: str) -> Any:
         )
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
         raise FileFormatError(
-            f"LiteRT must be able to load {str(path)!r}, but reports: {reason}"
+            f"LiteRT must be able to load {str(path)!r}, but reports: {one_line(error)}"
         ) from error
     for detail in interpreter.get_input_details():
         open_sides = [side for side in detail["shape_signature"][1:] if side < 0]

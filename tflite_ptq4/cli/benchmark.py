@@ -31,11 +31,11 @@ from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back
 from tflite_ptq4.errors import ConfigError, FileFormatError, OutputError
 from tflite_ptq4.progress import track
 from tflite_ptq4.runnable_models import (
-    TFLITE_IDENTIFIER,
     input_details,
     read_model_file,
     to_stored,
 )
+from tflite_ptq4.targets import FILE_IDENTIFIER
 
 _OF_A_DEVICE = ("serial", "benchmark_binary", "cool_down", "validate", "data", "keep")
 _MOST_OPERATORS = 8
@@ -44,7 +44,7 @@ _MOST_OPERATORS = 8
 def run(arguments: argparse.Namespace) -> None:
     """Measure the files, and print what was found."""
     for path in arguments.files:
-        if read_model_file(path)[4:8] != TFLITE_IDENTIFIER:
+        if read_model_file(path)[4:8] != FILE_IDENTIFIER:
             raise FileFormatError(f"The file must be a .tflite file, but {str(path)!r} is none.")
     if arguments.android:
         _run_on_device(arguments)
