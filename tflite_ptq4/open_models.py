@@ -17,7 +17,7 @@ from tflite_ptq4.errors import FileFormatError
 from tflite_ptq4.input_shapes import Shape
 from tflite_ptq4.keras_side.load_model import input_shapes
 from tflite_ptq4.layer_names import last_steps, layers_of_tensors
-from tflite_ptq4.runnable_models import (
+from tflite_ptq4.litert import (
     interpreter_input_shapes,
     invoke,
     open_interpreter,

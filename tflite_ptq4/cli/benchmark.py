@@ -29,12 +29,9 @@ from tflite_ptq4.cli.console import message, number, percent, print_json, print_
 from tflite_ptq4.cli.files import check_images, images_from
 from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back
 from tflite_ptq4.errors import ConfigError, FileFormatError, OutputError
+from tflite_ptq4.litert import input_details, to_stored
 from tflite_ptq4.progress import track
-from tflite_ptq4.runnable_models import (
-    input_details,
-    read_model_file,
-    to_stored,
-)
+from tflite_ptq4.runnable_models import read_model_file
 from tflite_ptq4.targets import FILE_IDENTIFIER
 
 _OF_A_DEVICE = ("serial", "benchmark_binary", "cool_down", "validate", "data", "keep")
