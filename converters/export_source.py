@@ -17,9 +17,9 @@ from tflite_ptq4.converters.schema import (
     OperatorT,
 )
 from tflite_ptq4.graph import LayerGraph, Node
+from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.operator_rules import OutputScale
 from tflite_ptq4.plan import QuantizationPlan
-from tflite_ptq4.quantized_weights import LayerWeights
 from tflite_ptq4.tflite_fields import OPERATOR_NAMES
 
 _COMPUTED = (OutputScale.OWN, OutputScale.FIXED)

@@ -39,12 +39,12 @@ from tflite_ptq4.converters.weight_layout import (
 )
 from tflite_ptq4.errors import TargetError
 from tflite_ptq4.graph import Node
+from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.numerics.affine import quantize
 from tflite_ptq4.numerics.grid import IntegerGrid
 from tflite_ptq4.numerics.ranges import symmetric_scale
 from tflite_ptq4.operator_rules import OutputScale
 from tflite_ptq4.plan import INT8_MAX, INT8_MIN, TensorPlan
-from tflite_ptq4.quantized_weights import LayerWeights
 
 _CONSTANT_GRID = IntegerGrid(8, signed=True, narrow_range=True)
 

@@ -15,7 +15,7 @@ from tflite_ptq4.converters.weight_layout import WEIGHT_AXES, input_places, weig
 from tflite_ptq4.errors import ReadbackError
 from tflite_ptq4.graph import Node
 from tflite_ptq4.kernel_layout import along_outputs
-from tflite_ptq4.quantized_weights import LayerWeights, weight_grid
+from tflite_ptq4.layer_weights import LayerWeights, weight_grid
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,6 +41,8 @@ LAYERS = {
     "tflite_ptq4.plan": 3,
     "tflite_ptq4.planning": 3,
     "tflite_ptq4.quantized_weights": 3,
+    "tflite_ptq4.layer_weights": 3,
+    "tflite_ptq4.weight_correction": 3,
     "tflite_ptq4.sensitivity": 3,
     "tflite_ptq4.keras_side": 4,
     "tflite_ptq4.converters": 4,

@@ -9,14 +9,10 @@ from tiny_graphs import graph_of, plain, statistics_of, weighted
 from tflite_ptq4.config import LayerRule, QuantizationConfig
 from tflite_ptq4.graph import Node
 from tflite_ptq4.kernel_layout import kernel_matrix
+from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.plan import TensorPlan
 from tflite_ptq4.planning import build_plan
-from tflite_ptq4.quantized_weights import (
-    LayerWeights,
-    quantize_layer,
-    quantize_weights,
-    weight_scale,
-)
+from tflite_ptq4.quantized_weights import quantize_layer, quantize_weights, weight_scale
 
 PLAIN = QuantizationConfig(bias_correction=False)
 KERNELS = {

@@ -8,8 +8,9 @@ from tiny_graphs import graph_of, plain, statistics_of, weighted
 
 from tflite_ptq4.config import LayerRule, QuantizationConfig
 from tflite_ptq4.graph import LayerGraph
+from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.planning import build_plan
-from tflite_ptq4.quantized_weights import LayerWeights, quantize_weights
+from tflite_ptq4.quantized_weights import quantize_weights
 from tflite_ptq4.report import QuantizationReport
 from tflite_ptq4.report_rows import build_report
 

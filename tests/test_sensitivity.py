@@ -7,7 +7,7 @@ import pytest
 from tiny_graphs import weighted
 
 from tflite_ptq4.config import QuantizationConfig
-from tflite_ptq4.quantized_weights import LayerWeights
+from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.sensitivity import Sensitivity, random_signs, weights_alone
 
 NODE = weighted("dense", "image", np.array([[1.0, 2.0], [3.0, 4.0]]), [0.5, -0.5], kind="dense")

@@ -16,10 +16,11 @@ from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import StatisticsError
 from tflite_ptq4.input_arrays import finite_arrays
 from tflite_ptq4.input_shapes import InputShapes, fixed_input_shapes
+from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.planning import build_plan
 from tflite_ptq4.progress import Track
-from tflite_ptq4.quantized_weights import LayerWeights, quantize_weights
+from tflite_ptq4.quantized_weights import quantize_weights
 from tflite_ptq4.report import QuantizationReport
 from tflite_ptq4.report_rows import build_report
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics

@@ -13,10 +13,10 @@ from tflite_ptq4.advice import free_settings
 from tflite_ptq4.distributions import Distribution, tensor_distribution, weight_distribution
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.kernel_layout import kernel_matrix
+from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.network_positions import end_layers
 from tflite_ptq4.numerics.closeness import sqnr_db
 from tflite_ptq4.plan import LayerPlan, QuantizationPlan, TensorPlan
-from tflite_ptq4.quantized_weights import LayerWeights
 from tflite_ptq4.report import LayerRow, QuantizationReport
 from tflite_ptq4.sensitivity import Sensitivity
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics

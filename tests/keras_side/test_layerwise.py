@@ -19,9 +19,10 @@ from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
 from tflite_ptq4.keras_side.layerwise import quantize_layer_by_layer
 from tflite_ptq4.keras_side.lowering import LoweredModel, lower
 from tflite_ptq4.kernel_layout import kernel_matrix
+from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.planning import build_plan
-from tflite_ptq4.quantized_weights import LayerWeights, quantize_layer
+from tflite_ptq4.quantized_weights import quantize_layer
 
 NOTHING = QuantizationConfig(bias_correction=False, depthwise_weight_bits=4)
 MATCHING = NOTHING.replace(output_matching=True)

@@ -21,8 +21,8 @@ from tflite_ptq4.keras_side.layer_corrections import quantize_on_images
 from tflite_ptq4.keras_side.layerwise import quantize_layer_by_layer
 from tflite_ptq4.keras_side.lowering import lower
 from tflite_ptq4.keras_side.sensitivity import logit_tensors, measure_sensitivity
+from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.planning import build_plan
-from tflite_ptq4.quantized_weights import LayerWeights
 from tflite_ptq4.sensitivity import Sensitivity
 
 PLAIN = QuantizationConfig(activation_bits=4, bias_correction=False, depthwise_weight_bits=4)

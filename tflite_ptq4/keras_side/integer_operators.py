@@ -19,10 +19,10 @@ from tflite_ptq4.keras_side.integer_layers import (
 )
 from tflite_ptq4.keras_side.layer_of_node import keras_layer, kernel_of_layer
 from tflite_ptq4.keras_side.lowering import LoweredModel
+from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.numerics.grid import IntegerGrid
 from tflite_ptq4.numerics.ranges import symmetric_scale
 from tflite_ptq4.plan import QuantizationPlan
-from tflite_ptq4.quantized_weights import LayerWeights
 
 Names = Callable[[str], str]
 

@@ -30,21 +30,14 @@ from tflite_ptq4.kernel_layout import (
     kernel_groups,
     kernel_matrix,
 )
+from tflite_ptq4.layer_weights import LEAST_GRID_BITS, LayerWeights, hold_bias, layer_weights
 from tflite_ptq4.numerics.held_out_damping import held_out_damping
 from tflite_ptq4.numerics.output_matching import match_channels
 from tflite_ptq4.numerics.ridge_refit import held_out_ridge, ridge_refit
 from tflite_ptq4.numerics.second_order_rounding import second_order_rounding
 from tflite_ptq4.plan import QuantizationPlan
-from tflite_ptq4.quantized_weights import (
-    LEAST_GRID_BITS,
-    LayerWeights,
-    correct_bias,
-    hold_bias,
-    layer_weights,
-    round_to_nearest,
-    second_order_refusal,
-    weight_scale,
-)
+from tflite_ptq4.quantized_weights import round_to_nearest, second_order_refusal, weight_scale
+from tflite_ptq4.weight_correction import correct_bias
 
 Batches = Sequence[tf.Tensor]
 

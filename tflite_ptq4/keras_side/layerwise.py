@@ -26,9 +26,9 @@ from tflite_ptq4.keras_side.image_batches import (
 )
 from tflite_ptq4.keras_side.layer_corrections import quantize_on_images
 from tflite_ptq4.keras_side.lowering import LoweredModel
+from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.numerics.closeness import ratio_db
 from tflite_ptq4.plan import QuantizationPlan
-from tflite_ptq4.quantized_weights import LayerWeights
 
 LEAST_BATCHES = 4  # so that every other batch can be held out
 

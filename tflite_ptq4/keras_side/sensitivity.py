@@ -19,8 +19,8 @@ from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.keras_side.execution import activate, linear, run_graph
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
 from tflite_ptq4.keras_side.lowering import LoweredModel
+from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.plan import QuantizationPlan
-from tflite_ptq4.quantized_weights import LayerWeights
 from tflite_ptq4.sensitivity import Sensitivity, random_signs, weights_alone
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
 

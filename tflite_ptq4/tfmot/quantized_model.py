@@ -18,9 +18,9 @@ from tflite_ptq4.errors import ModelError
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.keras_side.lowering import LoweredModel, lower
 from tflite_ptq4.keras_side.tf_keras_twin import Twin
+from tflite_ptq4.layer_weights import LayerWeights, hold_bias
 from tflite_ptq4.pipeline import QuantizedModel
 from tflite_ptq4.plan import LayerPlan, QuantizationPlan, record_fields
-from tflite_ptq4.quantized_weights import LayerWeights, hold_bias
 from tflite_ptq4.report_rows import build_report
 from tflite_ptq4.tfmot.quantize_configs import Ptq4QuantizeConfig
 from tflite_ptq4.tfmot.quantizers import Ptq4ActivationQuantizer, Ptq4WeightQuantizer
