@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from tflite_ptq4.advice import MOST_BITS, Advice, recipe_lines, yaml_fields
-from tflite_ptq4.distributions import Distribution
 from tflite_ptq4.report_page import plots
+from tflite_ptq4.report_page.layer_views import layer_view
+from tflite_ptq4.report_page.number_texts import counted, decibels, file_size, percent
 
 if TYPE_CHECKING:
     from tflite_ptq4.report import LayerRow, Outcome, QuantizationReport
@@ -29,7 +30,9 @@ def page_content(report: QuantizationReport, outcome: Outcome) -> dict[str, Any]
     worst, advices = report.worst, report.advice
     total = sum(row.sensitivity.total for row in rows if row.sensitivity is not None)
     largest = worst[0].sensitivity.total / total if total else 1.0
-    views = {row.name: _row_view(number, row, total, largest) for number, row in enumerate(rows, 1)}
+    views = {
+        row.name: layer_view(number, row, total, largest) for number, row in enumerate(rows, 1)
+    }
     points = outcome.accuracy_over_bits
     return {
         "title": report.model or "Quantized network",
@@ -142,15 +145,15 @@ def _cost_in_bits(report: QuantizationReport, advices: Sequence[Advice]) -> str:
 def _figures(report: QuantizationReport, outcome: Outcome) -> list[dict[str, str]]:
     figures = []
     if outcome.top1 is not None:
-        note = f"on {_count(outcome.images, 'image')}"
+        note = f"on {counted(outcome.images, 'image')}"
         if outcome.float_top1 is not None:
             note = f"float {outcome.float_top1:.2%}, {note}"
         figures.append(("Top-1 accuracy", f"{outcome.top1:.2%}", note))
     same = NOT_MEASURED
     if outcome.agreement is not None:
-        same = f"same class on {_count(outcome.images, 'image')}"
-    figures.append(("Agreement with float", _share(outcome.agreement), same))
-    sqnr, of_outputs = _decibels(outcome.sqnr_db), "of the outputs, float as reference"
+        same = f"same class on {counted(outcome.images, 'image')}"
+    figures.append(("Agreement with float", percent(outcome.agreement), same))
+    sqnr, of_outputs = decibels(outcome.sqnr_db), "of the outputs, float as reference"
     if outcome.agreement is None:
         of_outputs = NOT_MEASURED
     figures.append(("SQNR", sqnr or "equal" * (outcome.agreement is not None), of_outputs))
@@ -160,118 +163,12 @@ def _figures(report: QuantizationReport, outcome: Outcome) -> list[dict[str, str
         if outcome.float_bytes:
             times = outcome.float_bytes / outcome.bytes
             size = f"{times:.1f} times smaller than float"
-    figures.append(("File", "" if outcome.bytes is None else _bytes(outcome.bytes), size))
+    figures.append(("File", "" if outcome.bytes is None else file_size(outcome.bytes), size))
     outputs = f"{report.average_activation_bits:.2f} per activation"
     figures.append(("Bits per weight", f"{report.average_weight_bits:.2f}", outputs))
     if outcome.seconds is not None:
         figures.append(("Time", f"{outcome.seconds:.0f} s", "from start to end"))
     return [dict(zip(("label", "value", "note"), figure, strict=True)) for figure in figures]
-
-
-def _row_view(number: int, row: LayerRow, total: float, largest: float) -> dict[str, Any]:
-    """One row of the table, and of the worst layers."""
-    alone = row.sensitivity
-    share = None if alone is None or not total else alone.total / total
-    parts = (0.0, 0.0)
-    if share is not None:
-        parts = tuple((part or 0.0) / total for part in (alone.weights, alone.activation))
-    facts = [row.layer_type]
-    if row.weights:
-        facts.append(f"{row.weights:,} weights at {_bits(row.weight_bits)}")
-    if row.clip is not None:
-        facts.append(f"output at {_bits(row.activation_bits)}")
-    for name, value in (("weights", row.weight_sqnr_db), ("output", row.output_sqnr_db)):
-        if value is not None:
-            facts.append(f"{name} {_decibels(value)}")
-    cost = ""
-    if share is not None and alone.sqnr_db is not None:
-        cost = f"{share:.1%} of all; alone it leaves the outputs at {_decibels(alone.sqnr_db)}."
-    return {
-        "number": number,
-        "name": row.name,
-        "kind": row.layer_type if row.quantized else f"{row.layer_type}, in float",
-        "search": f"{row.name} {row.layer_type} {row.layer}".lower(),
-        "facts": ", ".join(facts),
-        "cost": cost,
-        "of_all": [f"{part:.2%}" for part in parts],
-        "of_largest": [f"{part / largest:.2%}" for part in parts],
-        "share": "" if share is None else f"{share:.1%}",
-        "share_value": "" if share is None else f"{share:.6g}",
-        "cells": _cells(row, total),
-        "plots": _plots(row),
-    }
-
-
-def _cells(row: LayerRow, total: float) -> list[dict[str, str]]:
-    clip = method = ""
-    if row.clip is not None:
-        clip = " to ".join(f"{end:.3g}" for end in row.clip).replace("-", "\N{MINUS SIGN}")
-        method = row.clip_method
-    in_float = "float" if not row.quantized else ""
-    cells = [
-        ("Weights", f"{row.weights:,}" if row.weights else "", row.weights or "", "", ""),
-        (
-            "Bits",
-            (in_float or f"{row.weight_bits:.3g}") if row.weights else "",
-            row.weight_bits if row.weights else "",
-            "",
-            "",
-        ),
-        (
-            "Output bits",
-            "float" if row.clip is None else f"{row.activation_bits:.3g}",
-            row.activation_bits,
-            "",
-            "",
-        ),
-        ("Clip of the output", clip, "" if row.clip is None else row.clip[1], "text", method),
-        ("Weights dB", _number(row.weight_sqnr_db), _plain(row.weight_sqnr_db), "", ""),
-        ("Output dB", _number(row.output_sqnr_db), _plain(row.output_sqnr_db), "", ""),
-    ]
-    if total:
-        alone = None if row.sensitivity is None else row.sensitivity.sqnr_db
-        cells.append(("Alone dB", _number(alone), _plain(alone), "", ""))
-    names = ("label", "text", "value", "style", "note")
-    return [dict(zip(names, map(str, cell), strict=True)) for cell in cells]
-
-
-def _plots(row: LayerRow) -> list[dict[str, Any]]:
-    """The distributions of a row, with a line on each."""
-    found = []
-    if row.weight_values is not None:
-        caption = f"Weights, {_bits(row.weight_bits)}. {_caption(row.weight_values)}"
-        svg = plots.distribution_plot(row.weight_values, f"Weights of {row.name}")
-        found.append({"svg": Markup(svg), "caption": caption})
-    if row.output_values is not None:
-        clips = sum(count for _, count in row.activation_channels)
-        caption = f"Output, {_bits(row.activation_bits)}, {row.clip_method}. "
-        svg = plots.distribution_plot(row.output_values, f"Output of {row.name}")
-        found.append({"svg": Markup(svg), "caption": caption + _caption(row.output_values, clips)})
-    return found
-
-
-def _caption(values: Distribution, clips: int = 1) -> str:
-    """What to know of a distribution besides its picture.
-
-    Args:
-        values: the distribution.
-        clips: how many clips the tensor has.
-    """
-    notes = []
-    if values.prior is not None:
-        notes.append(
-            values.prior.family.capitalize() + (" fits" if not values.prior.chosen else "")
-        )
-    if values.zeros >= 0.001:
-        notes.append(f"{values.zeros:.1%} zeros")
-    if clips > 1:
-        notes.append(f"the widest of {clips} clips is drawn")
-    else:
-        notes.append("none clipped" if not values.clipped else f"{values.clipped:.2%} clipped")
-    outside = values.below + values.above
-    if outside >= 0.0001:
-        notes.append(f"{outside:.2%} beyond the plot")
-    return ", ".join(notes) + "."
 
 
 def _bits_plot(rows: Sequence[LayerRow], field: str, style: str) -> Markup:
@@ -314,34 +211,3 @@ def _explanation(measured: bool) -> str:
         "layer quantized and all others in float, to first order and on the calibration images. "
         "Errors of layers add up, as long as they are small and independent."
     )
-
-
-def _bits(value: float) -> str:
-    return "float" if value > 16 else f"{value:.3g} bits"
-
-
-def _count(number: int | None, noun: str) -> str:
-    return f"{number or 0:,} {noun}{'s' * (number != 1)}"
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.1%}"
-
-
-def _decibels(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f} dB"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
-
-
-def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= 0.9995 * size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count} B"
