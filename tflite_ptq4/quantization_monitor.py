@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ConfigError, ModelError
-from tflite_ptq4.keras_side.calibration import CalibrationCallback, observe_images
+from tflite_ptq4.keras_side.array_calibration import observe_images
+from tflite_ptq4.keras_side.calibration import CalibrationCallback
 from tflite_ptq4.keras_side.labelled_batches import batches_of, images_in_memory
 from tflite_ptq4.keras_side.random_streams import unchanged_random_streams
 from tflite_ptq4.keras_side.tf_keras_twin import is_tf_keras

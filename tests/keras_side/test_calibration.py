@@ -18,7 +18,7 @@ from keras_networks import randomize_batch_norms
 
 from tflite_ptq4 import CalibrationCallback, CalibrationStatistics, DataError, ModelError
 from tflite_ptq4.errors import StatisticsError
-from tflite_ptq4.keras_side.calibration import calibrate
+from tflite_ptq4.keras_side.array_calibration import calibrate
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
 
 # For each tensor of the lowered graph, the Keras layer whose output it stands for.

@@ -13,7 +13,7 @@ from keras_networks import build, chain, images_for
 
 from tflite_ptq4 import LayerRule, QuantizationConfig
 from tflite_ptq4.keras_side import layer_corrections, layerwise
-from tflite_ptq4.keras_side.calibration import calibrate
+from tflite_ptq4.keras_side.array_calibration import calibrate
 from tflite_ptq4.keras_side.execution import activate, linear, run_node
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
 from tflite_ptq4.keras_side.layerwise import quantize_layer_by_layer

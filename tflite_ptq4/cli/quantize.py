@@ -189,7 +189,7 @@ def _fixed_shapes(
 def _calibrated(
     model: keras.Model | tf_keras.Model, images: Mapping[str, Images] | None
 ) -> CalibrationStatistics:
-    from tflite_ptq4.keras_side.calibration import calibrate
+    from tflite_ptq4.keras_side.array_calibration import calibrate
 
     return calibrate(model, images, progress=partial(track, "Calibrating"))
 

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tflite_ptq4.errors import StatisticsError
-from tflite_ptq4.keras_side import image_batches
 from tflite_ptq4.keras_side.epoch_images import EpochImages, KeptBatches
 from tflite_ptq4.keras_side.execution import run_primitives
 from tflite_ptq4.keras_side.lowering import LoweredModel, lower, require_quantizable
@@ -315,62 +313,3 @@ def observed_tensors(lowered: LoweredModel) -> tuple[str, ...]:
         tensor for node in graph.nodes for tensor in node.outputs if len(graph.shapes[tensor]) > 1
     )
     return (*graph.inputs, *computed)
-
-
-def calibrate(
-    model: keras.Model,
-    images: object,
-    *,
-    batch_size: int | None = None,
-    progress: Callable | None = None,
-) -> CalibrationStatistics:
-    """Gather calibration statistics from arrays of images, keeping no output.
-
-    Args:
-        model: a built functional or Sequential model of Keras 3 or tf_keras; it is not changed.
-        images: [n, ...], prepared as the model expects them; of a model of several inputs a list of
-            such arrays, or a dict by name, as for `model.predict`.
-        batch_size: images at a time; where None, few enough that a batch takes little memory.
-        progress: wraps the list of batches and shows how far it is; None shows nothing.
-
-    Returns:
-        The statistics of every tensor to be quantized.
-
-    Raises:
-        ModelError: the model has no symbolic graph, or nothing in it can be quantized.
-        DataError: there is no image, or the images do not fit the model's inputs.
-        StatisticsError: an image or an activation holds NaN or Inf.
-    """
-    callback = CalibrationCallback(model)
-    observe_images(callback, images, batch_size=batch_size, progress=progress)
-    return callback.statistics
-
-
-def observe_images(
-    callback: CalibrationCallback,
-    images: object,
-    *,
-    batch_size: int | None = None,
-    progress: Callable | None = None,
-) -> None:
-    """Let a callback observe arrays of images, without a run of Keras.
-
-    Args:
-        callback: gathers the statistics.
-        images: as for `calibrate`.
-        batch_size: as for `calibrate`.
-        progress: as for `calibrate`.
-
-    Raises:
-        DataError: as `calibrate`.
-        StatisticsError: as `calibrate`.
-    """
-    arrays = callback.lowered.trace.unpack(images)
-    if batch_size is None:
-        shapes = callback.lowered.graph.shapes.values()
-        batch_size = image_batches.batch_size([*(array.shape for array in arrays), *shapes])
-    starts = list(range(0, len(arrays[0]), batch_size))
-    for batch, start in enumerate(progress(starts) if progress else starts):
-        parts = [np.asarray(array[start : start + batch_size], np.float32) for array in arrays]
-        callback.observe(*map(tf.constant, parts))
-        callback.raise_if_not_finite(batch)
