@@ -22,53 +22,9 @@ from tflite_ptq4.image_labels import folder_labels
 from tflite_ptq4.image_preparation import Preparation
 from tflite_ptq4.input_arrays import Images, check_arrays, finite_arrays
 from tflite_ptq4.input_shapes import Shape, size_text
+from tflite_ptq4.picture_files import PictureFiles, picture_names
 
 LABELS = "y"  # the key of the labels in an `.npz` file
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-
-
-@dataclass(frozen=True, eq=False)
-class PictureFiles:
-    """Pictures of a folder that behave like a float32 array [N, H, W, C] under slicing.
-
-    `files[a:b]` decodes and prepares exactly those pictures. Errors name the file.
-    """
-
-    folder: Path
-    names: tuple[str, ...]
-    channels: int
-    preparation: Preparation
-    image_shape: tuple[int, int, int]
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(N, H, W, C)."""
-        return (len(self.names), *self.image_shape)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """float32, what every picture becomes."""
-        return np.dtype(np.float32)
-
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        return len(self.names)
-
-    def __getitem__(self, index: slice) -> np.ndarray:
-        """Decode the pictures of a slice: float32 [n, H, W, C]."""
-        names = self.names[index]
-        images = np.empty((len(names), *self.image_shape), np.float32)
-        for image, name in zip(images, names, strict=True):
-            pixels = self.preparation.read_picture(self.folder / name, self.channels)
-            if pixels.shape != self.image_shape:
-                raise DataError(
-                    f"All images must have one size: {str(self.folder / self.names[0])!r} is "
-                    f"{size_text(self.image_shape)}, {str(self.folder / name)!r} is "
-                    f"{size_text(pixels.shape)}. Bring them to one size with --resize and --crop."
-                )
-            image[...] = self.preparation.normalise(pixels)
-        return images
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +161,7 @@ def _load_folder(
     preparation: Preparation,
     input_shape: tuple[int | None, ...],
 ) -> ImageSet:
-    names = _picture_names(folder)
+    names = picture_names(folder)
     chosen = evenly_spread(len(names), samples)
     labels = folder_labels(folder, names)
     taken = tuple(names[i] for i in chosen)
@@ -216,24 +172,6 @@ def _load_folder(
     shape = cast(tuple[int, int, int], first.shape)
     pictures = PictureFiles(folder, taken, channels, preparation, shape)
     return ImageSet((pictures,), None if labels is None else labels[chosen], taken)
-
-
-def _picture_names(folder: Path) -> list[str]:
-    def refuse(error: OSError) -> None:
-        raise DataError(f"The folder of images must be readable: {error}.") from error
-
-    names = sorted(
-        (Path(parent) / name).relative_to(folder).as_posix()
-        for parent, _, files in os.walk(folder, onerror=refuse)
-        for name in files
-        if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-    )
-    if not names:
-        raise DataError(
-            f"The folder {str(folder)!r} must hold images ({', '.join(IMAGE_SUFFIXES)}), "
-            "but there is none in it or below it."
-        )
-    return names
 
 
 def _load_arrays(
