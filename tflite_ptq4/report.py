@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -93,7 +94,8 @@ class Outcome:
         target: the export target.
         images: how many images float network and file were compared on.
         agreement: share of them with the same top class.
-        sqnr_db: of the file's outputs; None where there is no error, or it was not measured.
+        sqnr_db: of the file's outputs, infinity where there is no error; None where it was not
+            measured.
         top1: accuracy of the file, where the images have labels.
         float_top1: the same of the float network.
         accuracy_over_bits: (average bits of a weight, accuracy, name) of several networks.
@@ -111,6 +113,11 @@ class Outcome:
     float_top1: float | None = None
     accuracy_over_bits: tuple[tuple[float, float, str], ...] = ()
     seconds: float | None = None
+
+    def to_dict(self) -> dict:
+        """The outcome as plain values; an SQNR that is not finite is None, as JSON asks."""
+        finite = self.sqnr_db is not None and math.isfinite(self.sqnr_db)
+        return {**asdict(self), "sqnr_db": self.sqnr_db if finite else None}
 
 
 NOT_MEASURED = Outcome()
@@ -209,7 +216,7 @@ class QuantizationReport:
             "format": "tflite-ptq4 report",
             "version": FORMAT_VERSION,
             "package_version": self.package_version,
-            "outcome": asdict(outcome),
+            "outcome": outcome.to_dict(),
             "report": self.to_dict(distributions=True),
         }
         page = render_page(self, outcome)

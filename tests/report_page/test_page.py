@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,17 @@ def test_what_came_out_is_said() -> None:
     assert "4.10 4.50 per activation" in text
     assert "12 s" in text
     assert "w4: 78.00, w8: 80.00" in text
+
+
+@pytest.mark.parametrize(
+    ("sqnr_db", "told"), [(math.inf, "SQNR equal"), (-math.inf, "SQNR -inf dB")]
+)
+def test_outputs_without_an_error_are_equal_and_null_in_json(
+    tmp_path: Path, sqnr_db: float, told: str
+) -> None:
+    MADE.save(tmp_path, replace(OUTCOME, agreement=1.0, sqnr_db=sqnr_db))
+    assert told in text_of((tmp_path / "report.html").read_text())
+    assert json.loads((tmp_path / "report.json").read_text())["outcome"]["sqnr_db"] is None
 
 
 def test_what_was_not_measured_is_said() -> None:

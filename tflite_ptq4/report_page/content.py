@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +154,9 @@ def _figures(report: QuantizationReport, outcome: Outcome) -> list[dict[str, str
     if outcome.agreement is not None:
         same = f"same class on {counted(outcome.images, 'image')}"
     figures.append(("Agreement with float", percent(outcome.agreement), same))
-    sqnr, of_outputs = decibels(outcome.sqnr_db), "of the outputs, float as reference"
+    without_error = outcome.sqnr_db is None or outcome.sqnr_db == math.inf
+    sqnr = "" if without_error else decibels(outcome.sqnr_db)
+    of_outputs = "of the outputs, float as reference"
     if outcome.agreement is None:
         of_outputs = NOT_MEASURED
     figures.append(("SQNR", sqnr or "equal" * (outcome.agreement is not None), of_outputs))
