@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
             outcome = Outcome(
                 file=arguments.output.name,
                 bytes=len(content),
-                float_bytes=arguments.model.stat().st_size,
+                float_bytes=bytes_on_disk(arguments.model),
                 target=target,
                 seconds=seconds,
                 **(comparison or {}),
