@@ -47,6 +47,16 @@ def test_weights_behind_a_dequantize_are_weights() -> None:
     assert (weight.operator, weight.type, weight.effective_bits) == ("FULLY_CONNECTED", "INT8", 4)
 
 
+def test_half_precision_uses_no_more_bits_than_it_has(rng: np.random.Generator) -> None:
+    network = TinyModel()
+    image, output = network.activation((1, 1, 1, 16)), network.activation((1, 2))
+    stored = network.constant(rng.normal(size=(2, 16)).astype(np.float16))
+    kernel = network.operator("DEQUANTIZE", [stored], network.activation((2, 16)))
+    network.operator("FULLY_CONNECTED", [image, kernel, -1], output, "FullyConnectedOptions")
+    (weight,) = weights(network.to_bytes([image], [output]))
+    assert (weight.type, weight.stored_bits, weight.effective_bits) == ("FLOAT16", 16, 16)
+
+
 def test_weights_that_are_computed_are_not_weights_of_the_file() -> None:
     network = TinyModel()
     image, kernel = network.activation((1, 2)), network.activation((3, 2))

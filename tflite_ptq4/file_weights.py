@@ -131,7 +131,7 @@ def weight_tensor(use: WeightUse) -> WeightTensor:
         rows = np.moveaxis(values.reshape(shape), use.channel_axis, 0).reshape(channels, -1)
         lowest, highest = float(values.min()), float(values.max())
         if values.dtype.kind == "f":
-            bits = float_grid_bits(rows)
+            bits = np.minimum(float_grid_bits(rows), stored_bits)
         else:
             record = scale_and_zero_point(tensor)
             zero_point = 0 if record is None else record[1].reshape(-1, 1)
