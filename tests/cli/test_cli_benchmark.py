@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,17 @@ def test_json_for_machines(files: list[str], capsys: pytest.CaptureFixture[str])
     for one in result["comparisons"]:
         assert [row["file"] for row in one["rows"]] == files[:1]
         assert one["rows"][0]["first"]["delegation"]["left"] == {"FULLY_CONNECTED": 1}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
+def test_threads_are_held_against_the_cores_that_can_be_used(
+    files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3})
+    assert main(["benchmark", files[0], *SHORT, "--threads", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert ", 1 core, " in out
+    assert "Only 1 core can be used here: more threads than that wait for one another." in err
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,13 @@ from tflite_ptq4.errors import FileFormatError
 from tflite_ptq4.progress import Track
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use; a container may leave it fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):  # Linux has it, macOS and Windows do not.
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def describe_host() -> str:
     """Return this machine in a line: processor, cores, system, and the version of LiteRT."""
     cpu = platform.machine()
@@ -31,8 +38,9 @@ def describe_host() -> str:
         listed = []
     names = [line.partition(":")[2].strip() for line in listed if line.startswith("model name")]
     cpu += f" ({names[0]})" if names else ""
+    cores = usable_cores()
     return (
-        f"This machine: {cpu}, {os.cpu_count()} cores, {platform.system()}, LiteRT "
+        f"This machine: {cpu}, {cores} core{'s' * (cores > 1)}, {platform.system()}, LiteRT "
         f"{version('ai-edge-litert')}"
     )
 

@@ -21,7 +21,7 @@ from tflite_ptq4.benchmark.device_run import (
     measure_on_device,
 )
 from tflite_ptq4.benchmark.effort import DeviceEffort, HostEffort
-from tflite_ptq4.benchmark.host import describe_host, measure_on_host
+from tflite_ptq4.benchmark.host import describe_host, measure_on_host, usable_cores
 from tflite_ptq4.benchmark.interpreters import made_up_inputs, open_file
 from tflite_ptq4.benchmark.tool_binary import check_binary
 from tflite_ptq4.benchmark.validation import OutputAgreement, validate
@@ -50,9 +50,10 @@ def run(arguments: argparse.Namespace) -> None:
     if given:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ConfigError(f"{options} is for a device: give --android as well, or leave it out.")
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     if max(arguments.threads) > cores:
-        message(f"This machine has {cores} cores: more threads than that wait for one another.")
+        usable = f"{cores} core{'s' * (cores > 1)}"
+        message(f"Only {usable} can be used here: more threads than that wait for one another.")
     effort = HostEffort(**_given(processes=arguments.processes, rounds=arguments.rounds))
     found = [
         measure_on_host(
