@@ -135,3 +135,42 @@ def test_a_changed_byte_is_refused_or_read_but_never_a_bug(position: int, value:
     content[position % len(content)] = value
     with suppress(FileFormatError):
         assert inspect_file(bytes(content)).file_bytes == len(content)
+
+
+def test_a_vector_that_two_records_share_counts_once() -> None:
+    builder = flatbuffers.Builder(0)
+    zeros = builder.CreateNumpyVector(np.zeros(5, np.int64))
+    records = []
+    for _ in range(2):
+        scale = builder.CreateNumpyVector(np.ones(5, np.float32))
+        schema.QuantizationParametersStart(builder)
+        schema.QuantizationParametersAddScale(builder, scale)
+        schema.QuantizationParametersAddZeroPoint(builder, zeros)
+        records.append(schema.QuantizationParametersEnd(builder))
+    shape = builder.CreateNumpyVector(np.array([5], np.int32))
+    tensors = []
+    for record in records:
+        schema.TensorStart(builder)
+        schema.TensorAddShape(builder, shape)
+        schema.TensorAddQuantization(builder, record)
+        tensors.append(schema.TensorEnd(builder))
+
+    def vector_of(tables: list[int]) -> int:
+        builder.StartVector(4, len(tables), 4)
+        for table in reversed(tables):
+            builder.PrependUOffsetTRelative(table)
+        return builder.EndVector()
+
+    listed, none = vector_of(tensors), vector_of([])
+    schema.SubGraphStart(builder)
+    schema.SubGraphAddTensors(builder, listed)
+    schema.SubGraphAddOperators(builder, none)
+    subgraphs = vector_of([schema.SubGraphEnd(builder)])
+    schema.BufferStart(builder)
+    buffers = vector_of([schema.BufferEnd(builder)])
+    schema.ModelStart(builder)
+    schema.ModelAddSubgraphs(builder, subgraphs)
+    schema.ModelAddBuffers(builder, buffers)
+    builder.Finish(schema.ModelEnd(builder), b"TFL3")
+    report = inspect_file(bytes(builder.Output()))
+    assert report.bytes_by_kind["quantization records"] == 2 * 5 * 4 + 5 * 8

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_ptq4.activation_levels import activation_levels
@@ -110,7 +111,8 @@ def inspect_file(content: bytes) -> FileReport:
             f"Received {len(content)} bytes that start with {content[:8]!r}: name a .tflite file."
         )
     try:
-        return _report(schema.ModelT.InitFromPackedBuf(content, 0), len(content))
+        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        return _report(model, len(content), _record_bytes(content))
     # Offsets of a damaged file lead anywhere; each way of going astray has its own exception.
     except (
         struct.error,
@@ -128,17 +130,15 @@ def inspect_file(content: bytes) -> FileReport:
         ) from error
 
 
-def _report(model: schema.ModelT, file_bytes: int) -> FileReport:
+def _report(model: schema.ModelT, file_bytes: int, record_bytes: int) -> FileReport:
     operators: Counter[str] = Counter()
     types: Counter[str] = Counter()
     weights: list[WeightTensor] = []
     activations: list[ActivationTensor] = []
     weight_buffers: set[int] = set()
     bias_buffers: set[int] = set()
-    records = 0
     for subgraph in model.subgraphs:
         types.update(type_name(tensor) for tensor in subgraph.tensors)
-        records += sum(_record_bytes(tensor) for tensor in subgraph.tensors)
         operators.update(operator_name(model, operator) for operator in subgraph.operators)
         for use in weight_uses(model, subgraph):
             if use.bias is not None:
@@ -154,7 +154,7 @@ def _report(model: schema.ModelT, file_bytes: int) -> FileReport:
     constants = _buffer_bytes(model, set(range(len(model.buffers))))
     kinds["metadata"] = _buffer_bytes(model, {entry.buffer for entry in model.metadata or ()})
     kinds["other constants"] = constants - sum(kinds.values())
-    kinds["quantization records"] = records
+    kinds["quantization records"] = record_bytes
     kinds["graph and padding"] = file_bytes - sum(kinds.values())
     return FileReport(
         file_bytes=file_bytes,
@@ -218,12 +218,20 @@ def _metadata(model: schema.ModelT) -> dict[str, Any]:
     return found
 
 
-def _record_bytes(tensor: schema.TensorT) -> int:
-    record = tensor.quantization
-    if record is None:
-        return 0
-    sizes = ((record.scale, 4), (record.min, 4), (record.max, 4), (record.zeroPoint, 8))
-    return sum(size * len(vector) for vector, size in sizes if vector is not None)
+def _record_bytes(content: bytes) -> int:
+    """The bytes of scales, zero points and ranges; what several tensors share counts once."""
+    found: dict[int, int] = {}
+    model = schema.Model.GetRootAs(content, 0)
+    for subgraph in map(model.Subgraphs, range(model.SubgraphsLength())):
+        for tensor in map(subgraph.Tensors, range(subgraph.TensorsLength())):
+            record = tensor.Quantization()
+            if record is None:
+                continue
+            for name in ("Scale", "ZeroPoint", "Min", "Max"):
+                vector = getattr(record, f"{name}AsNumpy")()
+                if isinstance(vector, np.ndarray):  # 0 where there is none
+                    found[vector.__array_interface__["data"][0]] = vector.nbytes
+    return sum(found.values())
 
 
 def _buffer_bytes(model: schema.ModelT, buffers: set[int]) -> int:
