@@ -77,15 +77,17 @@ def input_moments(
         Moments in the order of the rows of `kernel_layout.kernel_groups`.
     """
     groups = group_count(node)
-    kernel = tf.constant(kernel_groups(node), tf.float32)
+    # A group of few inputs has no others to lend its moment the energy that float32 would lose.
+    precision = tf.float32 if groups == 1 else tf.float64
+    kernel = tf.constant(kernel_groups(node), precision)
     # Centred moments do not depend on a shift of the input; near its mean float32 loses least.
     shifts = [tf.reduce_mean(b[0], list(range(b[0].shape.rank - 1))) for b in (exact, coded)]
     parts = [_Sums(), _Sums()]
     for position, exact_rows, coded_rows in sampled_patches(
         node, exact, coded, maximum_rows=maximum_rows
     ):
-        z = _by_group(coded_rows - shifts[1], groups)
-        y = tf.matmul(_by_group(exact_rows - shifts[0], groups), kernel)
+        z = tf.cast(_by_group(coded_rows - shifts[1], groups), precision)
+        y = tf.matmul(tf.cast(_by_group(exact_rows - shifts[0], groups), precision), kernel)
         parts[position % 2].add(z, y)
     whole = parts[0] + parts[1]
     shift = _by_channel_group(shifts[1], groups)
