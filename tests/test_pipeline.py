@@ -15,6 +15,7 @@ from keras_networks import build, chain, images_for
 from tflite_ptq4 import (
     CalibrationCallback,
     CalibrationStatistics,
+    ConfigError,
     DataError,
     LayerRule,
     ModelError,
@@ -191,6 +192,15 @@ def test_a_target_that_cannot_hold_the_plan_is_refused(model, statistics, config
 def test_an_unknown_target_or_type_is_refused(made: QuantizedModel, options: dict) -> None:
     with pytest.raises(TargetError, match="must be one of"):
         made.to_tflite(**options)
+
+
+def test_a_name_for_a_config_and_none_for_statistics_are_refused(
+    model: keras.Model, statistics: CalibrationStatistics
+) -> None:
+    with pytest.raises(ConfigError, match=r"Received: 'w4a8'\. .*QuantizationConfig\.preset"):
+        quantize_model(model, statistics, "w4a8")
+    with pytest.raises(StatisticsError, match=r"Received: a NoneType\. Call calibrate"):
+        quantize_model(model, None, W4A8)
 
 
 def test_an_unwritable_path_is_refused_and_nothing_is_left(

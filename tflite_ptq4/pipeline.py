@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike
 from tflite_ptq4 import __version__
 from tflite_ptq4.atomic_write import write_bytes
 from tflite_ptq4.config import QuantizationConfig
-from tflite_ptq4.errors import StatisticsError
+from tflite_ptq4.errors import ConfigError, StatisticsError
 from tflite_ptq4.input_arrays import finite_arrays
 from tflite_ptq4.input_shapes import InputShapes, fixed_input_shapes
 from tflite_ptq4.layer_weights import LayerWeights
@@ -177,9 +178,10 @@ def quantize_model(
         The quantized model.
 
     Raises:
+        ConfigError: `config` is not a QuantizationConfig.
         ModelError: the model has no symbolic graph, nothing in it can be quantized, or a layer
             cannot compute at the size of the images.
-        StatisticsError: the statistics are of another model.
+        StatisticsError: the statistics are of another model, or none.
         DataError: the images do not fit the model, or are not finite.
     """
     from tflite_ptq4.keras_side.bit_ranking import measured_for_budgets
@@ -190,6 +192,7 @@ def quantize_model(
     def step(description: str) -> Callable | None:
         return None if progress is None else partial(progress, description)
 
+    _require_types(statistics, config)
     lowered = lower(model)
     require_quantizable(lowered.graph, model.name)
     if statistics.fingerprint != lowered.graph.fingerprint:
@@ -236,3 +239,18 @@ def quantize_model(
         ),
         lowered=lowered,
     )
+
+
+def _require_types(statistics: object, config: object) -> None:
+    """Refuse what is often passed by mistake: the name of a preset, a callback, the images."""
+    if not isinstance(config, QuantizationConfig):
+        raise ConfigError(
+            f"`config` must be a QuantizationConfig. Received: {reprlib.repr(config)}. Of a "
+            "preset's name, QuantizationConfig.preset('w4a8') makes one."
+        )
+    if not isinstance(statistics, CalibrationStatistics):
+        raise StatisticsError(
+            "`statistics` must be CalibrationStatistics. Received: a "
+            f"{type(statistics).__name__}. Call calibrate(model, images), or take `statistics` of "
+            "a CalibrationCallback."
+        )
