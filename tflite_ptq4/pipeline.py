@@ -192,7 +192,7 @@ def quantize_model(
     def step(description: str) -> Callable | None:
         return None if progress is None else partial(progress, description)
 
-    _require_types(statistics, config)
+    require_types(statistics, config)
     lowered = lower(model)
     require_quantizable(lowered.graph, model.name)
     if statistics.fingerprint != lowered.graph.fingerprint:
@@ -241,8 +241,17 @@ def quantize_model(
     )
 
 
-def _require_types(statistics: object, config: object) -> None:
-    """Refuse what is often passed by mistake: the name of a preset, a callback, the images."""
+def require_types(statistics: object, config: object) -> None:
+    """Refuse what is often passed by mistake: the name of a preset, a callback, the images.
+
+    Args:
+        statistics: must be CalibrationStatistics.
+        config: must be a QuantizationConfig.
+
+    Raises:
+        ConfigError: `config` is something else.
+        StatisticsError: `statistics` is.
+    """
     if not isinstance(config, QuantizationConfig):
         raise ConfigError(
             f"`config` must be a QuantizationConfig. Received: {reprlib.repr(config)}. Of a "

@@ -47,7 +47,7 @@ def text_of(page: str) -> str:
 
 def test_what_came_out_is_said() -> None:
     text = text_of(render_page(MADE, OUTCOME))
-    for told in ("75.00%", "float 80.00%", "93.8%", "18.2 dB", "250 kB", "4.0 times smaller"):
+    for told in ("75.0%", "float 80.0%", "93.8%", "18.2 dB", "250 kB", "4.0 times smaller"):
         assert told in text
     assert "4.10 4.50 per activation" in text
     assert "12 s" in text

@@ -351,6 +351,13 @@ def test_a_config_on_a_layer_of_another_kind_is_refused(
         applied(annotated, Ptq4QuantizeScheme(statistics, W4A4))
 
 
+def test_the_name_of_a_preset_and_no_statistics_are_refused(statistics) -> None:
+    with pytest.raises(ConfigError, match=r"QuantizationConfig\.preset"):
+        Ptq4QuantizeScheme(statistics, "w4a4")
+    with pytest.raises(StatisticsError, match="Received: a NoneType"):
+        Ptq4QuantizeScheme(None, QuantizationConfig.preset("w4a4"))
+
+
 def test_what_tfmot_cannot_express_is_refused(statistics) -> None:
     with pytest.raises(ConfigError, match=r"one scale for each activation.*activation_bit_a"):
         Ptq4QuantizeScheme(statistics, QuantizationConfig.preset("paper_w4a4"))

@@ -114,7 +114,10 @@ def _recipe(
 ) -> dict[str, str]:
     """The advice on the worst layers as one recipe, and what it would bring and cost."""
     lines = recipe_lines(advices, report.budgets)
-    note = "Rules that are there already stay; of two for one layer the later one counts."
+    note = (
+        "A key that the recipe has already is replaced; under `rules`, these come after the rules "
+        "that are there, as of two for one layer the later one counts."
+    )
     if total:
         before = sum(row.sensitivity.total for row in worst)
         kept = sum(
@@ -148,8 +151,8 @@ def _figures(report: QuantizationReport, outcome: Outcome) -> list[dict[str, str
     if outcome.top1 is not None:
         note = f"on {counted(outcome.images, 'image')}"
         if outcome.float_top1 is not None:
-            note = f"float {outcome.float_top1:.2%}, {note}"
-        figures.append(("Top-1 accuracy", f"{outcome.top1:.2%}", note))
+            note = f"float {outcome.float_top1:.1%}, {note}"
+        figures.append(("Top-1 accuracy", f"{outcome.top1:.1%}", note))
     same = NOT_MEASURED
     if outcome.agreement is not None:
         same = f"same class on {counted(outcome.images, 'image')}"

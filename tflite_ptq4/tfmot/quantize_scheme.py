@@ -15,7 +15,7 @@ from tensorflow_model_optimization.quantization.keras import (
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ConfigError
 from tflite_ptq4.keras_side.tf_keras_twin import Twin
-from tflite_ptq4.pipeline import QuantizedModel, quantize_model
+from tflite_ptq4.pipeline import QuantizedModel, quantize_model, require_types
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 from tflite_ptq4.tfmot.annotations import rules_of
 from tflite_ptq4.tfmot.layout import Layout
@@ -43,7 +43,8 @@ class Ptq4QuantizeScheme(QuantizeScheme):
             left out.
 
     Raises:
-        ConfigError: the config asks for a scale for each channel of an activation.
+        ConfigError: the config is none, or asks for a scale for each channel of an activation.
+        StatisticsError: the statistics are none.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Ptq4QuantizeScheme(QuantizeScheme):
         config: QuantizationConfig,
         images: ArrayLike | Sequence[ArrayLike] | Mapping[str, object] | None = None,
     ) -> None:
+        require_types(statistics, config)
         if config.needs_per_channel_activations:
             raise ConfigError(
                 "A TFMOT model must have one scale for each activation, as TFLite has. Received: a "
