@@ -21,7 +21,8 @@ from tflite_ptq4.model_explorer import (
     report_node_data,
     write_node_data,
 )
-from tflite_ptq4.report import LayerRow, QuantizationReport
+from tflite_ptq4.report import QuantizationReport
+from tflite_ptq4.report_values import LayerRow
 from tflite_ptq4.sensitivity import Sensitivity
 
 # Its one operator writes "tensor_3", in the graph "main".

@@ -16,7 +16,7 @@ from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.layer_rules import LayerRule
 
 if TYPE_CHECKING:
-    from tflite_ptq4.report import LayerRow
+    from tflite_ptq4.report_values import LayerRow
 
 WORST = 5
 MOST_BITS = 8

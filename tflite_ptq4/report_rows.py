@@ -17,7 +17,8 @@ from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.network_positions import end_layers
 from tflite_ptq4.numerics.closeness import sqnr_db
 from tflite_ptq4.plan import LayerPlan, QuantizationPlan, TensorPlan
-from tflite_ptq4.report import LayerRow, QuantizationReport
+from tflite_ptq4.report import QuantizationReport
+from tflite_ptq4.report_values import LayerRow
 from tflite_ptq4.sensitivity import Sensitivity
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
 

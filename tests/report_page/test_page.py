@@ -12,8 +12,8 @@ import pytest
 from report_samples import in_float, report, row
 
 from tflite_ptq4.errors import OutputError
-from tflite_ptq4.report import NOT_MEASURED, Outcome
 from tflite_ptq4.report_page import render_page
+from tflite_ptq4.report_values import NOT_MEASURED, Outcome
 from tflite_ptq4.sensitivity import Sensitivity
 
 SCRIPT = "<script>alert(1)</script>"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from report_samples import in_float, report, row
 
-from tflite_ptq4.report import Outcome
 from tflite_ptq4.report_page import render_page
+from tflite_ptq4.report_values import Outcome
 from tflite_ptq4.sensitivity import Sensitivity
 
 BROWSER = next(

@@ -30,7 +30,7 @@ from tflite_ptq4.keras_side.load_model import (
 )
 from tflite_ptq4.model_explorer import report_node_data
 from tflite_ptq4.progress import track
-from tflite_ptq4.report import Outcome
+from tflite_ptq4.report_values import Outcome
 from tflite_ptq4.runnable_models import keras_model, tflite_model
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 

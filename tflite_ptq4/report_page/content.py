@@ -14,7 +14,8 @@ from tflite_ptq4.report_page.layer_views import layer_view
 from tflite_ptq4.report_page.number_texts import counted, decibels, file_size, percent
 
 if TYPE_CHECKING:
-    from tflite_ptq4.report import LayerRow, Outcome, QuantizationReport
+    from tflite_ptq4.report import QuantizationReport
+    from tflite_ptq4.report_values import LayerRow, Outcome
 
 NOT_MEASURED = "not measured"
 LEAST_POINTS = 2  # of accuracy over bits, to make a line

@@ -11,7 +11,7 @@ from tflite_ptq4.report_page import plots
 from tflite_ptq4.report_page.number_texts import bits, decibels, decibels_alone, sort_key
 
 if TYPE_CHECKING:
-    from tflite_ptq4.report import LayerRow
+    from tflite_ptq4.report_values import LayerRow
 
 
 def layer_view(number: int, row: LayerRow, total: float, largest: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from tflite_ptq4.distributions import Distribution
 
 if TYPE_CHECKING:
-    from tflite_ptq4.report import LayerRow
+    from tflite_ptq4.report_values import LayerRow
 
 WIDTH = 480.0
 LEFT, RIGHT = 34.0, 12.0

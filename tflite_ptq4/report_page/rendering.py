@@ -12,7 +12,8 @@ from markupsafe import Markup
 from tflite_ptq4.report_page.content import page_content
 
 if TYPE_CHECKING:
-    from tflite_ptq4.report import Outcome, QuantizationReport
+    from tflite_ptq4.report import QuantizationReport
+    from tflite_ptq4.report_values import Outcome
 
 
 def render_page(report: QuantizationReport, outcome: Outcome) -> str:
