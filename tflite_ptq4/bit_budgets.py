@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import prod
 
 import numpy as np
 
@@ -95,7 +94,7 @@ def raised_activation_bits(
     return _raised(
         list(bits),
         list(errors.values()),
-        [prod(size or 1 for size in graph.shapes[name][1:]) for name in bits],
+        [graph.elements(name) for name in bits],
         list(bits.values()),
         config.activation_bit_budget,
         widths,

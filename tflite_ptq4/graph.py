@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +101,10 @@ class LayerGraph:
     def tensors(self) -> tuple[str, ...]:
         """Every tensor, the model's inputs first."""
         return self.inputs + tuple(tensor for node in self.nodes for tensor in node.outputs)
+
+    def elements(self, tensor: str) -> int:
+        """Elements of a tensor for one image; a size that is not fixed counts as one."""
+        return prod(size or 1 for size in self.shapes[tensor][1:])
 
     @property
     def weighted_nodes(self) -> tuple[Node, ...]:

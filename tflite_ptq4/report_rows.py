@@ -143,7 +143,7 @@ class _Rows:
     def _of_tensor(self, name: str) -> dict:
         """The fields of a row that are about its output."""
         tensor = self.plan.tensors.get(name)
-        elements = _elements(self.graph, name)
+        elements = self.graph.elements(name)
         if tensor is None:
             return {
                 "elements": elements,
@@ -188,7 +188,7 @@ def _budgets(
     """The averages that the config sets, each with how many numbers it is the average of."""
     weights = sum(row.weights for row in rows if row.in_weight_budget)
     own = [name for name, tensor in plan.tensors.items() if tensor.source == name]
-    elements = sum(_elements(graph, name) for name in own)
+    elements = sum(map(graph.elements, own))
     config = plan.config
     budgets = {
         "weight_bit_budget": (config.weight_bit_budget, weights),
@@ -197,17 +197,13 @@ def _budgets(
     return {name: pair for name, pair in budgets.items() if pair[0] is not None and pair[1]}
 
 
-def _elements(graph: LayerGraph, name: str) -> int:
-    return math.prod(size or 1 for size in graph.shapes[name][1:])
-
-
 def _average_activation_bits(graph: LayerGraph, plan: QuantizationPlan) -> float:
     """Mean bits of the elements that operators write; what is moved only is not counted twice."""
     total, elements = 0.0, 0
     for name, tensor in plan.tensors.items():
         if tensor.source != name or name in graph.inputs:
             continue
-        size = _elements(graph, name)
+        size = graph.elements(name)
         total += float(tensor.bits.mean()) * size
         elements += size
     return total / max(elements, 1)

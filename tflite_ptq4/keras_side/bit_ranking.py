@@ -24,7 +24,7 @@ class Sample(NamedTuple):
     probes: int
 
 
-SAMPLES = {"fast": Sample(16, 1), "balanced": Sample(32, 2), "best": Sample(128, 4)}
+SAMPLES = {"fast": Sample(16, 1), "balanced": Sample(32, 2), "best": Sample(64, 4)}
 
 
 def measured_for_budgets(
@@ -54,15 +54,13 @@ def measured_for_budgets(
     plan = build_plan(lowered.graph, statistics, usual)
     weights = quantize_weights(lowered.graph, plan, statistics)
     sample = SAMPLES[config.effort]
-    count = len(images[0])
-    chosen = np.unique(np.linspace(0, count - 1, min(count, sample.images)).round().astype(int))
-    chosen_images = [array[chosen] for array in images]
     return measure_sensitivity(
         lowered,
         plan,
         weights,
         statistics,
-        chosen_images,
+        images,
+        most_images=sample.images,
         probes=sample.probes,
         progress=progress,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import ceil, prod
+from math import ceil
 
 import numpy as np
 import tensorflow as tf
@@ -124,8 +124,7 @@ class _SideBySide:
         if len(node.outputs) > 1 or any(isinstance(values, DerivedValues) for values in inputs):
             return False
         read, written = (
-            sum(prod(size or 1 for size in self.lowered.graph.shapes[name][1:]) for name in names)
-            for names in (node.inputs, node.outputs)
+            sum(map(self.lowered.graph.elements, names)) for names in (node.inputs, node.outputs)
         )
         return written * self._images > LARGE_TENSOR and written > 2 * read
 

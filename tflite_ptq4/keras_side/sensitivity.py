@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import ceil, prod
+from math import ceil
 
 import numpy as np
 import tensorflow as tf
@@ -36,6 +36,7 @@ def measure_sensitivity(
     statistics: Mapping[str, TensorStatistics],
     images: Sequence[NDArray[np.float32]],
     *,
+    most_images: int = MOST_IMAGES,
     probes: int | None = None,
     progress: Callable | None = None,
 ) -> dict[str, Sensitivity]:
@@ -49,8 +50,8 @@ def measure_sensitivity(
         plan: made for it.
         weights: of the layers that it quantizes.
         statistics: of the tensors that those layers read.
-        images: for each input of the model float32 [n, ...], prepared as the model expects them;
-            of more than 64, as many are taken, evenly spread.
+        images: for each input of the model float32 [n, ...], prepared as the model expects them.
+        most_images: of more images, as many are taken, evenly spread.
         probes: random signs for each image; enough for 128 samples where None. The relative
             deviation of a result is near sqrt(2 / samples).
         progress: wraps the list of batches and shows how far it is; None shows nothing.
@@ -60,9 +61,9 @@ def measure_sensitivity(
         of each input that is, by name.
     """
     graph = lowered.graph
-    elements = sum(prod(size or 1 for size in graph.shapes[name][1:]) for name in graph.tensors)
+    elements = sum(map(graph.elements, graph.tensors))
     size = max(1, BATCH_ELEMENTS // elements)
-    chosen = np.unique(np.linspace(0, len(images[0]) - 1, MOST_IMAGES).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(images[0]) - 1, most_images).round().astype(int))
     probes = probes or ceil(SAMPLES / len(chosen))
     measured = _Measured(lowered, plan, weights, statistics, probes)
     starts = range(0, len(chosen), size)
