@@ -13,6 +13,7 @@ from tflite_ptq4.keras_side.image_batches import (
     DerivedValues,
     KeptValues,
     batch_size,
+    regular_sample,
 )
 from tflite_ptq4.plan import TensorPlan
 
@@ -82,9 +83,45 @@ def test_batches_of_any_size_give_every_image_once() -> None:
     kept = KeptValues(7, None, lossless=False)
     kept.append(images[:4])
     kept.append(images[4:])
-    for values in (kept, DerivedValues(lambda start, stop: images[start:stop])):
+    for values in (kept, DerivedValues([kept], lambda inputs: inputs[0], 0)):
         for size, lengths in ((1, [1] * 7), (3, [3, 3, 1]), (7, [7]), (9, [7])):
-            batches = Batches(values, 7, size)
+            batches = Batches(values, (2,), 7, size)
             found = [batches[position] for position in range(len(batches))]
             assert [len(batch) for batch in found] == lengths
             np.testing.assert_array_equal(tf.concat(found, 0), images)
+
+
+@pytest.mark.parametrize("spatial_axes", [2, None], ids=["row by row", "whole"])
+def test_rows_are_those_of_the_whole_tensor(
+    spatial_axes: int | None, rng: np.random.Generator
+) -> None:
+    levels = plan([8], [0.0371], [133])
+    values = fake_quantize(tf.constant(rng.normal(size=(5, 3, 4, 2)), tf.float32), levels)
+    kept = KeptValues(5, levels, lossless=True)
+    kept.append(values[:3])
+    kept.append(values[3:])
+    kernel = tf.constant(rng.normal(size=(1, 1, 2, 6)), tf.float32)
+    derived = DerivedValues([kept], lambda inputs: tf.nn.conv2d(inputs[0], kernel, 1, "VALID"), 2)
+    derived = DerivedValues(derived.inputs, derived.run, spatial_axes)
+    places = np.array([[0, 23], [7, -1], [12, 12]])
+    for found, whole, channels in (
+        (kept, values, 2),
+        (derived, derived.run([values]), 6),
+    ):
+        batches = Batches(found, (3, 4, channels), 5, 2)
+        expected = np.asarray(whole[2:4]).reshape(-1, channels)[np.maximum(places, 0)]
+        expected[places < 0] = 0.0
+        np.testing.assert_allclose(batches.rows(1, places), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@pytest.mark.parametrize(("maximum", "stride"), [(84, 1), (83, 2), (30, 3), (1, 84)])
+def test_a_regular_sample_does_not_depend_on_the_batches(
+    size: int, maximum: int, stride: int
+) -> None:
+    """Seven images of twelve positions."""
+    batches = Batches(KeptValues(7, None, lossless=True), (3, 4, 1), 7, size)
+    found = [
+        12 * size * position + chosen for position, chosen in regular_sample(batches, 12, maximum)
+    ]
+    np.testing.assert_array_equal(np.concatenate(found), np.arange(0, 84, stride))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from kept_batches import batches_of
 from tiny_graphs import weighted
 
 from tflite_ptq4.graph import Node
 from tflite_ptq4.keras_side import input_patches
+from tflite_ptq4.keras_side.channel_moments import channel_moments
 from tflite_ptq4.keras_side.execution import linear
-from tflite_ptq4.keras_side.input_moments import ChannelMoments, input_moments
+from tflite_ptq4.keras_side.input_moments import input_moments
 from tflite_ptq4.kernel_layout import group_count, kernel_from_groups, kernel_groups
 
 LAYERS = {
@@ -64,7 +66,7 @@ def centred(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 def test_moments_are_those_of_the_patches(name: str, rng: np.random.Generator) -> None:
     node = layer(name, rng)
     exact, coded = inputs_of(name, rng)
-    found = input_moments(node, [tf.constant(exact)], [tf.constant(coded)], 1 << 20)
+    found = input_moments(node, batches_of(exact), batches_of(coded), 1 << 20)
     x, z = read_rows(node, exact), read_rows(node, coded)
     count = node.kernel.size // node.output_channels
     kernel = kernel_groups(node)
@@ -80,7 +82,7 @@ def test_chunks_change_nothing(
     name: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = layer(name, rng)
-    tensors = [[tf.constant(value)] for value in inputs_of(name, rng)]
+    tensors = [batches_of(value) for value in inputs_of(name, rng)]
     whole = input_moments(node, *tensors, 1 << 20)
     monkeypatch.setattr(input_patches, "_CHUNK_ELEMENTS", 1)
     pieces = input_moments(node, *tensors, 1 << 20)
@@ -98,7 +100,7 @@ def test_a_bounded_sample_is_a_regular_one(
     exact, coded = inputs_of(name, rng)
     x, z = read_rows(node, exact)[:, ::3], read_rows(node, coded)[:, ::3]
     monkeypatch.setattr(input_patches, "_CHUNK_ELEMENTS", chunk)
-    found = input_moments(node, [tf.constant(exact)], [tf.constant(coded)], x.shape[1])
+    found = input_moments(node, batches_of(exact), batches_of(coded), x.shape[1])
     np.testing.assert_allclose(found.coded, centred(z, z), atol=2e-5)
     np.testing.assert_allclose(found.cross, centred(z, x @ kernel_groups(node)), atol=2e-5)
 
@@ -106,8 +108,8 @@ def test_a_bounded_sample_is_a_regular_one(
 def test_a_constant_input_has_no_moments() -> None:
     node = layer("same", np.random.default_rng(0))
     node.attributes["padding"] = "valid"
-    value = tf.fill((2, 7, 8, 4), 3.0)
-    found = input_moments(node, [value], [value], 1 << 20)
+    value = np.full((2, 7, 8, 4), 3.0)
+    found = input_moments(node, batches_of(value), batches_of(value), 1 << 20)
     np.testing.assert_allclose(found.coded, 0.0, atol=1e-6)
     assert (np.diagonal(found.coded, axis1=1, axis2=2) >= 0).all()
 
@@ -119,8 +121,8 @@ def test_moments_below_the_resolution_of_float32_are_none() -> None:
     value[..., 0] = 0.0
     value[0, ..., 0] = 10.0
     value[0, 0, 0, 0] = 10.001
-    batches = [tf.constant(value[:1], tf.float32), tf.constant(value[1:], tf.float32)]
     node.attributes["padding"] = "valid"
+    batches = batches_of(value, 1)
     found = input_moments(node, batches, batches, 1 << 20)
     for coded, _ in (*found.parts, (found.coded, found.cross)):
         eigenvalues = np.linalg.eigvalsh(coded)
@@ -130,9 +132,8 @@ def test_moments_below_the_resolution_of_float32_are_none() -> None:
 def test_batches_change_nothing(rng: np.random.Generator) -> None:
     node = layer("same", rng)
     exact, coded = inputs_of("same", rng)
-    whole = input_moments(node, [tf.constant(exact)], [tf.constant(coded)], 1 << 20)
-    batches = [[tf.constant(value[:1]), tf.constant(value[1:])] for value in (exact, coded)]
-    parts = input_moments(node, *batches, 1 << 20)
+    whole = input_moments(node, batches_of(exact), batches_of(coded), 1 << 20)
+    parts = input_moments(node, batches_of(exact, 4), batches_of(coded, 4), 1 << 20)
     np.testing.assert_allclose(parts.coded, whole.coded, atol=1e-5)
     np.testing.assert_allclose(parts.cross, whole.cross, atol=1e-5)
 
@@ -140,26 +141,36 @@ def test_batches_change_nothing(rng: np.random.Generator) -> None:
 def test_the_parts_are_every_other_batch_and_the_rest(rng: np.random.Generator) -> None:
     node = layer("same", rng)
     exact, coded = inputs_of("same", rng)
-    cuts = [slice(0, 1), slice(1, 3), slice(3, 6)]
-    batches = [[tf.constant(value[cut]) for cut in cuts] for value in (exact, coded)]
+    batches = [batches_of(value, 2) for value in (exact, coded)]
     first, second = input_moments(node, *batches, 1 << 20).parts
-    for part, chosen in ((first, [0, 2]), (second, [1])):
+    for part, chosen in ((first, [0, 1, 4, 5]), (second, [2, 3])):
         alone = input_moments(
-            node, *([value[place] for place in chosen] for value in batches), 1 << 20
+            node, *(batches_of(value[chosen]) for value in (exact, coded)), 1 << 20
         )
         np.testing.assert_allclose(part[0], alone.coded, atol=1e-5)
         np.testing.assert_allclose(part[1], alone.cross, atol=1e-5)
-    one_batch = [[tf.constant(value)] for value in (exact, coded)]
+    one_batch = [batches_of(value) for value in (exact, coded)]
     assert input_moments(node, *one_batch, 1 << 20).parts == ()
+    assert input_moments(node, *batches, 1 << 20, in_parts=False).parts == ()
 
 
 def test_channel_moments_of_uneven_batches(rng: np.random.Generator) -> None:
     values = rng.normal(3.0, 2.0, (7, 4, 5, 3)).astype(np.float32)
-    moments = ChannelMoments()
-    for part in (values[:4], values[4:6], values[6:]):
-        moments.add(tf.constant(part))
+    moments = channel_moments(map(tf.constant, (values[:4], values[4:6], values[6:])))
     np.testing.assert_allclose(moments.mean, values.mean(axis=(0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(moments.std, values.std(axis=(0, 1, 2)), rtol=1e-5)
+
+
+@every_layer
+def test_means_and_variances_are_those_of_the_layer(name: str, rng: np.random.Generator) -> None:
+    node = layer(name, rng)
+    exact, coded = inputs_of(name, rng)
+    found = input_moments(node, batches_of(exact), batches_of(coded), 1 << 20)
+    output = np.asarray(linear(node, exact, node.kernel, np.zeros(node.output_channels, "float32")))
+    output = output.reshape(-1, node.output_channels).astype(np.float64)
+    np.testing.assert_allclose(found.output_mean.ravel(), output.mean(axis=0), atol=2e-5)
+    np.testing.assert_allclose(found.output_variance.ravel(), output.var(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(found.coded_mean, read_rows(node, coded).mean(axis=1), atol=2e-5)
 
 
 def test_what_rounding_leaves_of_a_constant_channel_is_no_moment(rng: np.random.Generator) -> None:
@@ -168,7 +179,7 @@ def test_what_rounding_leaves_of_a_constant_channel_is_no_moment(rng: np.random.
     exact, coded = inputs_of("dense", rng)
     for value in (exact, coded):
         value[..., 0] = 0.1 + 1e-9 * rng.normal(size=value.shape[:-1])
-    found = input_moments(node, [tf.constant(exact)], [tf.constant(coded)], 1 << 20)
+    found = input_moments(node, batches_of(exact), batches_of(coded), 1 << 20)
     assert not found.coded[:, 0].any() and not found.coded[:, :, 0].any()
     assert not found.cross[:, 0].any()
     assert (np.diagonal(found.coded[:, 1:, 1:], axis1=1, axis2=2) > 0).all()

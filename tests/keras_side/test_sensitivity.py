@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from kept_batches import batches_of
 from keras import layers
 from keras_networks import build, conv, images_for
 
@@ -89,7 +90,7 @@ class Measured:
         estimated, truth = [], []
         for node in self.graph.weighted_nodes:
             if node.name in self.weights:
-                batch = [self.in_float[node.inputs[0]]]
+                batch = batches_of(self.in_float[node.inputs[0]])
                 alone = quantize_on_images(node, self.plan, batch, batch)
                 estimated.append(self.found[node.name].weights)
                 truth.append(self.error({node.name: alone}))

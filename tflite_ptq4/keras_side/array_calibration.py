@@ -65,8 +65,11 @@ def observe_images(
     if batch_size is None:
         shapes = callback.lowered.graph.shapes.values()
         batch_size = image_batches.batch_size([*(array.shape for array in arrays), *shapes])
+    # Traced once for batches of any number, as the last one may be smaller.
+    specs = [tf.TensorSpec((None, *array.shape[1:]), tf.float32) for array in arrays]
+    observe = callback.observe.get_concrete_function(*specs)
     starts = list(range(0, len(arrays[0]), batch_size))
     for batch, start in enumerate(progress(starts) if progress else starts):
         parts = [np.asarray(array[start : start + batch_size], np.float32) for array in arrays]
-        callback.observe(*map(tf.constant, parts))
+        observe(*map(tf.constant, parts))
         callback.raise_if_not_finite(batch)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tflite_ptq4.plan import TensorPlan
 
@@ -24,17 +25,6 @@ def batch_size(shapes: list[tuple[int | None, ...]]) -> int:
     """
     largest = max(prod(size or 1 for size in shape[1:]) for shape in shapes)
     return max(1, BATCH_ELEMENTS // largest)
-
-
-@dataclass(frozen=True)
-class DerivedValues:
-    """The values of one tensor, computed from its inputs whenever they are read, and kept nowhere.
-
-    Attributes:
-        read: gives float32 [n, ...] of the images from one number to another.
-    """
-
-    read: Callable[[int, int], tf.Tensor]
 
 
 class KeptValues:
@@ -73,10 +63,26 @@ class KeptValues:
 
         It is float32 [n, ...], unless the tensor holds integers of its own.
         """
+        return self._decoded(self._stored(start, stop))
+
+    def rows(self, start: int, stop: int, places: NDArray[np.int64]) -> tf.Tensor:
+        """What those images gave at some places.
+
+        Args:
+            start: number of the first image.
+            stop: of the one after the last.
+            places: int64 [...], positions counted through those images.
+
+        Returns:
+            float32 [..., channels], unless the tensor holds integers of its own.
+        """
+        return self._decoded(_gathered(self._stored(start, stop), places))
+
+    def _stored(self, start: int, stop: int) -> tf.Tensor:
         found, first = [], 0
         for part in self._parts:
             if first < stop and first + len(part) > start:
-                found.append(self._decoded(part[max(0, start - first) : stop - first]))
+                found.append(part[max(0, start - first) : stop - first])
             first += len(part)
         return found[0] if len(found) == 1 else tf.concat(found, 0)
 
@@ -96,16 +102,47 @@ class KeptValues:
 
 
 @dataclass(frozen=True)
+class DerivedValues:
+    """The values of one tensor, computed from its inputs whenever they are read, and kept nowhere.
+
+    Attributes:
+        inputs: what it is computed from.
+        run: gives it, of tensors of its inputs.
+        spatial_axes: of its inputs, where each position of it is computed from the same position
+            of them, so that rows can be computed alone; None otherwise.
+    """
+
+    inputs: Sequence[KeptValues]
+    run: Callable[[Sequence[tf.Tensor]], tf.Tensor]
+    spatial_axes: int | None
+
+    def read(self, start: int, stop: int) -> tf.Tensor:
+        """As `KeptValues.read`."""
+        return self.run([values.read(start, stop) for values in self.inputs])
+
+    def rows(self, start: int, stop: int, places: NDArray[np.int64]) -> tf.Tensor:
+        """As `KeptValues.rows`."""
+        if self.spatial_axes is None:
+            return _gathered(self.read(start, stop), places)
+        inputs = [values.rows(start, stop, places.ravel()) for values in self.inputs]
+        ones = [1] * self.spatial_axes
+        result = self.run([tf.reshape(rows, [*ones, *rows.shape]) for rows in inputs])
+        return tf.reshape(result, [*places.shape, result.shape[-1]])
+
+
+@dataclass(frozen=True)
 class Batches:
     """The values of one tensor as batches of one size, the last of which may be smaller.
 
     Attributes:
         values: where they are read.
+        shape: of one image.
         images: how many there are in all.
         size: images in a batch.
     """
 
     values: KeptValues | DerivedValues
+    shape: tuple[int, ...]
     images: int
     size: int
 
@@ -115,5 +152,54 @@ class Batches:
 
     def __getitem__(self, position: int) -> tf.Tensor:
         """One batch."""
+        return self.values.read(*self.span(position))
+
+    def __iter__(self) -> Iterator[tf.Tensor]:
+        """Each batch in turn."""
+        return (self[position] for position in range(len(self)))
+
+    def span(self, position: int) -> tuple[int, int]:
+        """The number of the first image of a batch, and of the one after its last."""
         start = position * self.size
-        return self.values.read(start, min(start + self.size, self.images))
+        return start, min(start + self.size, self.images)
+
+    def rows(self, position: int, places: NDArray[np.int64]) -> tf.Tensor:
+        """Some rows of a batch.
+
+        Args:
+            position: of the batch.
+            places: int64 [...], positions counted through its images; -1 for a row of zeros.
+
+        Returns:
+            float32 [..., channels].
+        """
+        rows = self.values.rows(*self.span(position), np.maximum(places, 0))
+        inside = places >= 0
+        return rows if inside.all() else rows * inside[..., None].astype(np.float32)
+
+
+def regular_sample(
+    batches: Batches, positions: int, maximum_rows: int
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """A regular sample of the positions of all images.
+
+    Args:
+        batches: says how many images each batch has.
+        positions: of one image.
+        maximum_rows: how many are sampled at most.
+
+    Yields:
+        The position of a batch, and int64 [n], positions counted through its images. A batch of
+        which nothing is sampled is left out.
+    """
+    stride = ceil(batches.images * positions / maximum_rows)
+    for position in range(len(batches)):
+        start, stop = (image * positions for image in batches.span(position))
+        chosen = np.arange(-start % stride, stop - start, stride)
+        if len(chosen):
+            yield position, chosen
+
+
+def _gathered(values: tf.Tensor, places: NDArray[np.int64]) -> tf.Tensor:
+    channels = values.shape[-1] if values.shape.rank > 1 else 1
+    return tf.gather(tf.reshape(values, [-1, channels]), places)

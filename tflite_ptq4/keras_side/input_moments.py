@@ -1,8 +1,7 @@
-"""Moments over the calibration images: of channels, and of what weights are multiplied with."""
+"""Moments over the calibration images of what the weights of a layer are multiplied with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tflite_ptq4.graph import Node
+from tflite_ptq4.keras_side.image_batches import Batches
 from tflite_ptq4.keras_side.input_patches import sampled_patches
 from tflite_ptq4.kernel_layout import group_count, kernel_groups
 
@@ -25,45 +25,23 @@ class InputMoments:
     Attributes:
         coded: float64 [g, n, n], E[x_q x_q^T] of the quantized input.
         cross: float64 [g, n, c], E[x_q y^T] with y the float layer's output.
-        parts: the same two of every other batch, and of the rest; empty where there is one batch.
+        parts: the same two of every other batch, and of the rest; empty where there is one batch,
+            or they were not asked for.
+        coded_mean: float64 [g, n], E x_q.
+        output_mean: float64 [g, c], E y, y without the bias.
+        output_variance: float64 [g, c].
     """
 
     coded: NDArray[np.float64]
     cross: NDArray[np.float64]
     parts: tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]
-
-
-class ChannelMoments:
-    """Mean and deviation of each channel, over batches that are added one by one."""
-
-    def __init__(self) -> None:
-        """Begin with nothing."""
-        self._count = 0
-        self._sum: NDArray[np.float64] | float = 0.0
-        self._squares: NDArray[np.float64] | float = 0.0
-
-    def add(self, values: tf.Tensor) -> None:
-        """Add a batch, float32 [n, ..., channels]."""
-        mean, variance = tf.nn.moments(values, list(range(values.shape.rank - 1)))
-        mean = mean.numpy().astype(np.float64)
-        count = int(np.prod(values.shape[:-1]))
-        self._count += count
-        self._sum = self._sum + count * mean
-        self._squares = self._squares + count * (variance.numpy().astype(np.float64) + mean**2)
-
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """float64 [channels]."""
-        return self._sum / self._count
-
-    @property
-    def std(self) -> NDArray[np.float64]:
-        """float64 [channels], of the population."""
-        return np.sqrt(np.maximum(self._squares / self._count - self.mean**2, 0.0))
+    coded_mean: NDArray[np.float64]
+    output_mean: NDArray[np.float64]
+    output_variance: NDArray[np.float64]
 
 
 def input_moments(
-    node: Node, exact: Sequence[tf.Tensor], coded: Sequence[tf.Tensor], maximum_rows: int
+    node: Node, exact: Batches, coded: Batches, maximum_rows: int, *, in_parts: bool = True
 ) -> InputMoments:
     """Moments of the input patches of one layer.
 
@@ -72,6 +50,7 @@ def input_moments(
         exact: batches float32 [images, ...] of its input in the float network.
         coded: the same batches of its input in the quantized network.
         maximum_rows: how many patches are read at most, a regular sample of all.
+        in_parts: whether the parts are wanted.
 
     Returns:
         Moments in the order of the rows of `kernel_layout.kernel_groups`.
@@ -79,63 +58,76 @@ def input_moments(
     groups = group_count(node)
     # A group of few inputs has no others to lend its moment the energy that float32 would lose.
     precision = tf.float32 if groups == 1 else tf.float64
-    kernel = tf.constant(kernel_groups(node), precision)
-    # Centred moments do not depend on a shift of the input; near its mean float32 loses least.
-    shifts = [tf.reduce_mean(b[0], list(range(b[0].shape.rank - 1))) for b in (exact, coded)]
+    blocks = kernel_groups(node)
+    kernel = tf.constant(blocks, precision)
+    shifts: list[tf.Tensor] = []
     parts = [_Sums(), _Sums()]
-    for position, exact_rows, coded_rows in sampled_patches(
-        node, exact, coded, maximum_rows=maximum_rows
-    ):
-        z = tf.cast(_by_group(coded_rows - shifts[1], groups), precision)
-        y = tf.matmul(tf.cast(_by_group(exact_rows - shifts[0], groups), precision), kernel)
-        parts[position % 2].add(z, y)
+    for position, *rows in sampled_patches(node, exact, coded, maximum_rows=maximum_rows):
+        # Centred moments do not depend on a shift of the input; near its mean float32 loses least.
+        shifts = shifts or [tf.reduce_mean(values, [0, 1]) for values in rows]
+        x, z = (
+            tf.cast(_by_group(values - shift, groups), precision)
+            for values, shift in zip(rows, shifts, strict=True)
+        )
+        parts[position % 2].add(z, tf.matmul(x, kernel))
     whole = parts[0] + parts[1]
-    shift = _by_channel_group(shifts[1], groups)
-    coded_moment, cross = whole.centred(shift)
-    separate = all(part.count for part in parts)
+    of_exact, of_coded = (_along_taps(shift, blocks) for shift in shifts)
+    separate = in_parts and all(part.count for part in parts)
+    centred = tuple(part.centred(of_coded) for part in parts) if separate else ()
     return InputMoments(
-        coded_moment, cross, tuple(part.centred(shift) for part in parts) if separate else ()
+        *whole.centred(of_coded),
+        parts=centred,
+        coded_mean=whole.mean("z") + of_coded,
+        output_mean=whole.mean("y") + np.einsum("gn,gnc->gc", of_exact, blocks),
+        output_variance=np.maximum(whole.mean("yy") - whole.mean("y") ** 2, 0.0),
     )
 
 
 class _Sums:
-    """Sums over patches, float64: of z z^T, z y^T, z and y."""
+    """Sums over patches, float64: of z z^T, z y^T, z, y and y^2."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.values: list[NDArray[np.float64] | float] = [0.0, 0.0, 0.0, 0.0]
+        self.values: dict[str, NDArray[np.float64] | float] = dict.fromkeys(
+            ("zz", "zy", "z", "y", "yy"), 0.0
+        )
 
     def add(self, z: tf.Tensor, y: tf.Tensor) -> None:
         """Add patches [g, rows, n], and what the float layer makes of them [g, rows, c]."""
-        new = (
-            tf.matmul(z, z, transpose_a=True),
-            tf.matmul(z, y, transpose_a=True),
-            tf.reduce_sum(z, 1),
-            tf.reduce_sum(y, 1),
-        )
         self.count += int(z.shape[1])
-        self.values = [
-            old + value.numpy().astype(np.float64)
-            for old, value in zip(self.values, new, strict=True)
-        ]
+        for name, value in (
+            ("zz", tf.matmul(z, z, transpose_a=True)),
+            ("zy", tf.matmul(z, y, transpose_a=True)),
+            ("z", tf.reduce_sum(z, 1)),
+            ("y", tf.reduce_sum(y, 1)),
+            ("yy", tf.reduce_sum(tf.square(y), 1)),
+        ):
+            self.values[name] = self.values[name] + value.numpy().astype(np.float64)
+
+    def mean(self, name: str) -> NDArray[np.float64]:
+        """One of the sums over the count."""
+        return self.values[name] / self.count
 
     def __add__(self, other: _Sums) -> _Sums:
         """Return the sums over the patches of both."""
         both = _Sums()
         both.count = self.count + other.count
-        both.values = [old + new for old, new in zip(self.values, other.values, strict=True)]
+        both.values = {name: value + other.values[name] for name, value in self.values.items()}
         return both
 
     def centred(
         self, shift: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Moments about the mean, without what rounding leaves of an input that is constant."""
-        squares, products, z_mean, y_mean = (value / self.count for value in self.values)
-        coded = squares - z_mean[:, :, None] * z_mean[:, None, :]
-        cross = products - z_mean[:, :, None] * y_mean[:, None, :]
+        """Moments about the mean, without what rounding leaves of an input that is constant.
+
+        Args:
+            shift: float64 [g, n], by which z lies below the input.
+        """
+        z_mean, y_mean = self.mean("z"), self.mean("y")
+        coded = self.mean("zz") - z_mean[:, :, None] * z_mean[:, None, :]
+        cross = self.mean("zy") - z_mean[:, :, None] * y_mean[:, None, :]
         variance = np.einsum("gnn->gn", coded)
-        of_taps = np.tile(shift, variance.shape[1] // shift.shape[1])
-        power = variance + (z_mean + of_taps) ** 2
+        power = variance + (z_mean + shift) ** 2
         lost = np.maximum(z_mean**2 * RESOLUTION, NEGLIGIBLE_POWER)
         constant = variance <= np.maximum(power * NEGLIGIBLE_VARIANCE, lost)
         coded[constant[:, :, None] | constant[:, None, :]] = 0.0
@@ -143,9 +135,10 @@ class _Sums:
         return coded, cross
 
 
-def _by_channel_group(values: tf.Tensor, groups: int) -> NDArray[np.float64]:
-    """Values of each input channel [c_in] as [groups, c_in / groups]."""
-    return values.numpy().astype(np.float64).reshape(groups, -1)
+def _along_taps(shift: tf.Tensor, blocks: NDArray) -> NDArray[np.float64]:
+    """Values of each input channel [c_in] as one for each input of a group, [g, n]."""
+    by_group = shift.numpy().astype(np.float64).reshape(len(blocks), -1)
+    return np.tile(by_group, blocks.shape[1] // by_group.shape[1])
 
 
 def _by_group(rows: tf.Tensor, groups: int) -> tf.Tensor:

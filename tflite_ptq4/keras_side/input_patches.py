@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, prod
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from tflite_ptq4.graph import Node
+from tflite_ptq4.keras_side.image_batches import Batches, regular_sample
 
 _CHUNK_ELEMENTS = 1 << 21
 
@@ -74,15 +74,15 @@ class Windows:
         """Taps of the kernel."""
         return prod(self.kernel)
 
-    def places(self, rows: NDArray[np.int64], padding: int) -> NDArray[np.int64]:
+    def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where the taps lie in a batch of flattened images.
 
         Args:
             rows: int64 [n], output positions, counted through the images of a batch.
-            padding: the place of zeros, for taps outside an image.
 
         Returns:
-            int64 [n, taps], positions counted through the images of the batch.
+            int64 [n, taps], positions counted through the images of the batch; -1 for taps outside
+            an image.
         """
         image, inside = np.divmod(rows, self.positions)
         place = np.broadcast_to(image[:, None], (len(rows), self.taps))
@@ -93,10 +93,10 @@ class Windows:
             at = output[:, None] * self.strides[axis] + tap * self.rates[axis] - self.before[axis]
             within &= (at >= 0) & (at < self.sizes[axis])
             place = place * self.sizes[axis] + at
-        return np.where(within, place, padding)
+        return np.where(within, place, -1)
 
 
-def sampled_patches(node: Node, *inputs: Sequence[tf.Tensor], maximum_rows: int) -> Iterator[tuple]:
+def sampled_patches(node: Node, *inputs: Batches, maximum_rows: int) -> Iterator[tuple]:
     """The same regular sample of patches of several inputs of one layer, in chunks.
 
     Args:
@@ -108,26 +108,13 @@ def sampled_patches(node: Node, *inputs: Sequence[tf.Tensor], maximum_rows: int)
         The position of the batch, and for each input float32 [rows, taps, c_in], zeros where the
         kernel looks at padding.
     """
-    shapes = [inputs[0][position].shape for position in range(len(inputs[0]))]
-    windows = Windows.of(node, tuple(shapes[0][1:-1]))
-    stride = ceil(sum(shape[0] for shape in shapes) * windows.positions / maximum_rows)
-    step = max(1, _CHUNK_ELEMENTS // (windows.taps * shapes[0][-1]))
-    offset = 0
-    for position, shape in enumerate(shapes):
-        rows = shape[0] * windows.positions
-        chosen = np.arange(offset, rows, stride)
-        offset = int((offset - rows) % stride)
-        flat = [_flat(batches[position]) for batches in inputs] if len(chosen) else []
+    shape = inputs[0].shape
+    windows = Windows.of(node, shape[:-1])
+    step = max(1, _CHUNK_ELEMENTS // (windows.taps * shape[-1]))
+    for position, chosen in regular_sample(inputs[0], windows.positions, maximum_rows):
         for start in range(0, len(chosen), step):
-            padding = len(flat[0]) - 1
-            places = windows.places(chosen[start : start + step], padding)
-            yield position, *(tf.gather(value, places) for value in flat)
-
-
-def _flat(value: tf.Tensor) -> tf.Tensor:
-    """All positions of a batch [..., c] as rows, and a row of zeros after them."""
-    channels = value.shape[-1]
-    return tf.concat([tf.reshape(value, [-1, channels]), tf.zeros([1, channels])], 0)
+            places = windows.places(chosen[start : start + step])
+            yield position, *(batches.rows(position, places) for batches in inputs)
 
 
 def _unravelled(rows: NDArray[np.int64], sizes: tuple[int, ...]) -> tuple[NDArray, ...]:

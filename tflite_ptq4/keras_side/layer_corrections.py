@@ -11,17 +11,17 @@ The steps in their order, each a switch of the config:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.graph import Node
+from tflite_ptq4.keras_side.channel_moments import ChannelMoments, channel_moments
 from tflite_ptq4.keras_side.execution import linear
-from tflite_ptq4.keras_side.input_moments import ChannelMoments, InputMoments, input_moments
+from tflite_ptq4.keras_side.image_batches import Batches
+from tflite_ptq4.keras_side.input_moments import InputMoments, input_moments
 from tflite_ptq4.kernel_layout import (
     along_outputs,
     group_count,
@@ -34,12 +34,10 @@ from tflite_ptq4.layer_weights import LEAST_GRID_BITS, LayerWeights, hold_bias, 
 from tflite_ptq4.numerics.held_out_damping import held_out_damping
 from tflite_ptq4.numerics.output_matching import match_channels
 from tflite_ptq4.numerics.ridge_refit import held_out_ridge, ridge_refit
-from tflite_ptq4.numerics.second_order_rounding import second_order_rounding
+from tflite_ptq4.numerics.second_order_rounding import output_error, second_order_rounding
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.quantized_weights import round_to_nearest, second_order_refusal, weight_scale
 from tflite_ptq4.weight_correction import correct_bias
-
-Batches = Sequence[tf.Tensor]
 
 
 @dataclass(frozen=True)
@@ -94,9 +92,10 @@ def quantize_on_images(
     if config.refit_weights:
         weights = replace(weights, unrounded=kernel_from_matrix(node, weight).astype(np.float32))
     if config.bias_correction:
-        weights = correct_bias(node, weights, bits, config, _mean(coded))
+        weights = correct_bias(node, weights, bits, config, channel_moments(coded).mean)
     if config.output_matching:
-        weights = _matched(node, config, weights, exact, coded)
+        outputs = _outputs(node, weights, exact, coded, moments)
+        weights = _matched(node, config, weights, *outputs)
     return hold_bias(node, weights, plan.tensors.get(node.inputs[0]))
 
 
@@ -109,9 +108,8 @@ def _moments(
         return None
     spending = SPENDING[config.effort]
     depthwise = node.kind == "depthwise_conv2d"
-    return input_moments(
-        node, exact, coded, spending.depthwise_rows if depthwise else spending.rows
-    )
+    rows = spending.depthwise_rows if depthwise else spending.rows
+    return input_moments(node, exact, coded, rows, in_parts=spending.holds_out)
 
 
 def _refitted(
@@ -159,23 +157,43 @@ def _holds_out(
     return SPENDING[config.effort].holds_out and bool(moments.parts) and few_enough
 
 
-def _mean(batches: Batches) -> NDArray[np.float64]:
-    """The mean of each channel."""
-    moments = ChannelMoments()
-    for position in range(len(batches)):
-        moments.add(batches[position])
-    return moments.mean
+def _outputs(
+    node: Node,
+    weights: LayerWeights,
+    exact: Batches,
+    coded: Batches,
+    moments: InputMoments | None,
+) -> tuple[ChannelMoments, ChannelMoments]:
+    """Mean and deviation of each output channel in the float and in the quantized network.
+
+    Both are of the same sample of patches, whose noise they share, where second moments are known;
+    otherwise both layers are run on all images.
+    """
+    kernel, bias = weights.dequantized(node), weights.bias
+    if moments is not None:
+        blocks = kernel_groups(node, kernel).astype(np.float64)
+        variance = output_error(blocks, moments.coded)
+        mean = np.einsum("gn,gnc->gc", moments.coded_mean, blocks)
+        return (
+            ChannelMoments(
+                moments.output_mean.ravel() + node.bias, moments.output_variance.ravel()
+            ),
+            ChannelMoments(mean.ravel() + bias, np.maximum(variance, 0.0).ravel()),
+        )
+    return (
+        channel_moments(linear(node, batch, node.kernel, node.bias) for batch in exact),
+        channel_moments(linear(node, batch, kernel, bias.astype(np.float32)) for batch in coded),
+    )
 
 
 def _matched(
-    node: Node, config: QuantizationConfig, weights: LayerWeights, exact: Batches, coded: Batches
+    node: Node,
+    config: QuantizationConfig,
+    weights: LayerWeights,
+    wanted: ChannelMoments,
+    found: ChannelMoments,
 ) -> LayerWeights:
     """Fold into scale and bias what gives each channel the float network's mean and deviation."""
-    kernel, bias = weights.dequantized(node), weights.bias.astype(np.float32)
-    wanted, found = ChannelMoments(), ChannelMoments()
-    for position in range(len(exact)):
-        wanted.add(linear(node, exact[position], node.kernel, node.bias))
-        found.add(linear(node, coded[position], kernel, bias))
     limit = MATCHING_LIMIT if config.weight_granularity == "per_channel" else 1.0
     factor, shift = match_channels(wanted.mean, wanted.std, found.mean, found.std, limit=limit)
     scale = (weights.scale * factor).astype(np.float32).astype(np.float64)

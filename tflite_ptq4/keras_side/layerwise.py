@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +23,7 @@ from tflite_ptq4.keras_side.image_batches import (
     DerivedValues,
     KeptValues,
     batch_size,
+    regular_sample,
 )
 from tflite_ptq4.keras_side.layer_corrections import quantize_on_images
 from tflite_ptq4.keras_side.lowering import LoweredModel
@@ -31,9 +32,10 @@ from tflite_ptq4.numerics.closeness import ratio_db
 from tflite_ptq4.plan import QuantizationPlan
 
 LEAST_BATCHES = 4  # so that every other batch can be held out
+COMPARED_ROWS = 8_192  # of a tensor, from which its SQNR is taken
 
 Values = KeptValues | DerivedValues
-Run = Callable[[int, int], list]  # from the numbers of some images to an operator's outputs
+Run = Callable[[Sequence[tf.Tensor]], list]  # from an operator's inputs to its outputs
 
 
 def quantize_layer_by_layer(
@@ -92,18 +94,24 @@ class _SideBySide:
         """Run one operator in both networks, quantizing it first where it has weights."""
         exact = [self._exact[name] for name in node.inputs]
         coded = [self._coded[name] for name in node.inputs]
-        in_float, in_integers = (partial(self._run, node, inputs) for inputs in (exact, coded))
+        in_float = partial(run_node, node, self.lowered.runs.get(node.name))
+        in_integers = in_float
         size = self._size([*node.inputs, *node.outputs])
         if node.rule.weighted and self.plan.layer(node.name).quantized:
-            batches = (Batches(values, self._images, size) for values in (exact[0], coded[0]))
+            name = node.inputs[0]
+            batches = (self._batches(values, name, size) for values in (exact[0], coded[0]))
             self.weights[node.name] = quantize_on_images(node, self.plan, *batches)
-            in_integers = self._with_weights(node, coded[0])
+            in_integers = self._with_weights(node)
         rounded = partial(self._rounded_outputs, node, in_integers)
         if self._is_derived(node, [*exact, *coded]):
-            self._exact[node.output] = DerivedValues(lambda *span: in_float(*span)[0])
-            self._coded[node.output] = DerivedValues(lambda *span: rounded(*span)[0])
+            axes = _pointwise_axes(node, self.lowered.graph.shapes[node.inputs[0]])
+            for values, inputs, run in (
+                (self._exact, exact, in_float),
+                (self._coded, coded, rounded),
+            ):
+                values[node.output] = DerivedValues(inputs, partial(_only_output, run), axes)
         else:
-            self._store(node, in_float, rounded, size)
+            self._store(node, size, (self._exact, exact, in_float), (self._coded, coded, rounded))
         self.sqnr_db[node.name] = self._compared(node.output, size)
         for name in self._released.get(node.name, ()):
             self._exact.pop(name, None)
@@ -128,38 +136,44 @@ class _SideBySide:
         )
         return written * self._images > LARGE_TENSOR and written > 2 * read
 
-    def _store(self, node: Node, in_float: Run, rounded: Run, size: int) -> None:
+    def _store(self, node: Node, size: int, *networks: tuple[dict, list[Values], Run]) -> None:
         """Run an operator in both networks and keep its outputs."""
         for name in node.outputs:
             self._exact[name], self._coded[name] = self._new_pair(name)
         for span in self._spans(size):
-            for values, run in ((self._exact, in_float), (self._coded, rounded)):
-                for name, value in zip(node.outputs, run(*span), strict=True):
-                    values[name].append(value)
+            for kept, inputs, run in networks:
+                outputs = run([values.read(*span) for values in inputs])
+                for name, value in zip(node.outputs, outputs, strict=True):
+                    kept[name].append(value)
 
     def _compared(self, name: str, size: int) -> float:
-        """The SQNR of a tensor in dB."""
+        """The SQNR of a tensor in dB, on a sample of its positions."""
+        reference, value = (
+            self._batches(values[name], name, size) for values in (self._exact, self._coded)
+        )
         signal = noise = 0.0
-        for span in self._spans(size):
-            reference, value = self._exact[name].read(*span), self._coded[name].read(*span)
-            signal += float(tf.reduce_sum(tf.square(reference)))
-            noise += float(tf.reduce_sum(tf.math.squared_difference(reference, value)))
+        for position, places in regular_sample(
+            reference, prod(reference.shape[:-1]), COMPARED_ROWS
+        ):
+            wanted, found = (batches.rows(position, places) for batches in (reference, value))
+            signal += float(tf.reduce_sum(tf.square(wanted)))
+            noise += float(tf.reduce_sum(tf.math.squared_difference(wanted, found)))
         return ratio_db(signal, noise)
 
-    def _run(self, node: Node, inputs: list[Values], start: int, stop: int) -> list:
-        run = self.lowered.runs.get(node.name)
-        return run_node(node, run, [values.read(start, stop) for values in inputs])
+    def _batches(self, values: Values, name: str, size: int) -> Batches:
+        shape = self.lowered.graph.shapes[name][1:]
+        return Batches(values, shape, self._images, size)
 
-    def _with_weights(self, node: Node, coded: Values) -> Run:
+    def _with_weights(self, node: Node) -> Run:
         weights = self.weights[node.name]
         kernel = weights.dequantized(node)
         bias = weights.stored_bias(self.plan.tensors.get(node.inputs[0]))
-        return lambda *span: [activate(node, linear(node, coded.read(*span), kernel, bias))]
+        return lambda inputs: [activate(node, linear(node, inputs[0], kernel, bias))]
 
-    def _rounded_outputs(self, node: Node, run: Run, start: int, stop: int) -> list:
+    def _rounded_outputs(self, node: Node, run: Run, inputs: Sequence[tf.Tensor]) -> list:
         return [
             self._rounded(value, name, rounds_after(node))
-            for name, value in zip(node.outputs, run(start, stop), strict=True)
+            for name, value in zip(node.outputs, run(inputs), strict=True)
         ]
 
     def _new_pair(self, name: str) -> tuple[KeptValues, KeptValues]:
@@ -175,3 +189,17 @@ class _SideBySide:
         if rounding is None or name not in self.plan.tensors:
             return value
         return fake_quantize(value, self.plan.tensors[name], rounding)
+
+
+def _only_output(run: Run, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
+    (output,) = run(inputs)
+    return output
+
+
+def _pointwise_axes(node: Node, shape: Sequence[int | None]) -> int | None:
+    """The spatial axes of an operator whose every output position is of that of its input."""
+    pointwise = node.kind == "dense" or (
+        node.kind == "conv2d"
+        and prod(node.kernel.shape[:2]) == prod(node.attributes["strides"]) == 1
+    )
+    return len(shape) - 2 if pointwise else None

@@ -16,7 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tflite_ptq4.graph import LayerGraph, Node
-from tflite_ptq4.keras_side.execution import activate, linear, run_graph
+from tflite_ptq4.keras_side.execution import activate, linear, run_graph, run_node
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
 from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.layer_weights import LayerWeights
@@ -26,7 +26,7 @@ from tflite_ptq4.stats.tensor_statistics import TensorStatistics
 
 MOST_IMAGES = 64
 SAMPLES = 128  # images times probes: the relative deviation of a result is sqrt(2 / 128), or 0.5 dB
-BATCH_ELEMENTS = 1 << 24  # of all tensors together; a batch takes about five times as many floats
+BATCH_ELEMENTS = 1 << 25  # of all tensors together: 128 MiB
 
 
 def measure_sensitivity(
@@ -115,29 +115,46 @@ class _Measured:
     def add(self, inputs: dict[str, tf.Tensor]) -> None:
         """Run a batch forward once, and backward once for each probe."""
         values = dict(inputs)
+        for node, _, results in run_graph(self.lowered, inputs):
+            values.update(zip(node.outputs, results, strict=True))
+        gradients = {name: self._probes(name, values[name]) for name in self._logits}
+        for node in reversed(self.lowered.graph.nodes):
+            reached = {name: gradients.pop(name) for name in node.outputs if name in gradients}
+            for part, error in self._errors(node, values):
+                self._project(node.name, part, reached.get(node.output, []), error)
+            if reached:
+                for name, found in self._backward(node, values, reached):
+                    gradients[name] = _added(gradients.get(name), found)
+            for name in node.outputs:
+                del values[name]
+        for name in set(inputs) & set(self.plan.tensors):
+            error = fake_quantize(values[name], self.plan.tensors[name]) - values[name]
+            self._project(name, "activation", gradients.get(name, []), error)
+
+    def _backward(
+        self, node: Node, values: Mapping[str, tf.Tensor], reached: Mapping[str, list[tf.Tensor]]
+    ) -> Iterator[tuple[str, list[tf.Tensor]]]:
+        """From the gradients at the outputs of an operator to those at its inputs."""
+        # An operator runs anew, so that nothing but its outputs need be kept of all others.
+        inputs = [values[name] for name in node.inputs]
+        varied = {n: x for n, x in zip(node.inputs, inputs, strict=True) if x.dtype.is_floating}
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch(list(inputs.values()))
-            for node, _, results in run_graph(self.lowered, inputs):
-                values.update(zip(node.outputs, results, strict=True))
-        logits = [values[name] for name in self._logits]
-        errors = list(self._errors(values))
-        tensors = list(dict.fromkeys(name for _, _, name, _ in errors))
-        for probe in range(self.probes):
-            signs = [self._signs(name, values[name]) for name in self._logits]
-            if probe == 0:
-                pairs = zip(signs, logits, strict=True)
-                self._signal += sum(float(tf.reduce_sum((v * y) ** 2)) for v, y in pairs)
-            gradients = tape.gradient(
-                logits,
-                [values[name] for name in tensors],
-                output_gradients=signs,
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            )
-            gradient = dict(zip(tensors, gradients, strict=True))
-            for layer, part, name, error in errors:
-                axes = list(range(1, len(error.shape)))
-                projected = tf.reduce_sum(gradient[name] * error, axes).numpy()
-                self._projected[layer, part] += float(np.square(projected, dtype=np.float64).sum())
+            tape.watch(list(varied.values()))
+            outputs = run_node(node, self.lowered.runs.get(node.name), inputs)
+        targets = dict(zip(node.outputs, outputs, strict=True))
+        by_probe = [
+            tape.gradient([targets[name] for name in reached], varied, output_gradients=list(given))
+            for given in zip(*reached.values(), strict=True)
+        ]
+        for name in varied:
+            if by_probe[0][name] is not None:
+                yield name, [found[name] for found in by_probe]
+
+    def _project(self, layer: str, part: str, gradients: list[tf.Tensor], error: tf.Tensor) -> None:
+        """Add (g . e)^2 of each image and probe."""
+        axes = list(range(1, len(error.shape)))
+        projected = [tf.reduce_sum(gradient * error, axes).numpy() for gradient in gradients]
+        self._projected[layer, part] += float(np.square(projected, dtype=np.float64).sum())
 
     def result(self) -> dict[str, Sensitivity]:
         """The relative squared errors."""
@@ -152,27 +169,25 @@ class _Measured:
             for name in names
         }
 
-    def _signs(self, name: str, logits: tf.Tensor) -> tf.Tensor:
-        """Random signs, divided by what the first batch shows of the output's size."""
+    def _probes(self, name: str, logits: tf.Tensor) -> list[tf.Tensor]:
+        """Random signs for each probe, over the output's size as the first batch shows it."""
         if name not in self._sign_sizes:
             square = float(tf.reduce_sum(tf.square(logits))) / len(logits)
             self._sign_sizes[name] = square**-0.5 if square > 0.0 else 0.0
-        return tf.constant(random_signs(self._rng, tuple(logits.shape), self._sign_sizes[name]))
+        size, shape = self._sign_sizes[name], tuple(logits.shape)
+        self._signal += size**2 * float(tf.reduce_sum(tf.square(logits)))
+        return [tf.constant(random_signs(self._rng, shape, size)) for _ in range(self.probes)]
 
-    def _errors(self, values: Mapping[str, tf.Tensor]) -> Iterator[tuple[str, str, str, tf.Tensor]]:
-        """What quantization alone does to each tensor: layer, part, tensor, its change."""
-        for name in self.lowered.graph.inputs:
-            if name in self.plan.tensors:
-                rounded = fake_quantize(values[name], self.plan.tensors[name])
-                yield name, "activation", name, rounded - values[name]
-        for node in self.lowered.graph.nodes:
-            value, name = values[node.output], node.output
-            if node.name in self._alone:
-                yield node.name, "weights", name, self._with_weights(node, values) - value
-            rounding = rounds_after(node)
-            if rounding is not None and name in self.plan.tensors and not self._on_levels(node):
-                rounded = fake_quantize(value, self.plan.tensors[name], rounding)
-                yield node.name, "activation", name, rounded - value
+    def _errors(
+        self, node: Node, values: Mapping[str, tf.Tensor]
+    ) -> Iterator[tuple[str, tf.Tensor]]:
+        """What quantization alone does to an operator's output: of its weights, of its rounding."""
+        value, name = values[node.output], node.output
+        if node.name in self._alone:
+            yield "weights", self._with_weights(node, values) - value
+        rounding = rounds_after(node)
+        if rounding is not None and name in self.plan.tensors and not self._on_levels(node):
+            yield "activation", fake_quantize(value, self.plan.tensors[name], rounding) - value
 
     def _with_weights(self, node: Node, values: Mapping[str, tf.Tensor]) -> tf.Tensor:
         kernel, bias = self._alone[node.name]
@@ -182,3 +197,7 @@ class _Measured:
         """Whether an operator finds its inputs on the levels of its output already."""
         plans = [self.plan.tensors.get(name) for name in (*node.inputs, node.output)]
         return node.kind == "concatenate" and len({plan and plan.source for plan in plans}) == 1
+
+
+def _added(one: list[tf.Tensor] | None, other: list[tf.Tensor]) -> list[tf.Tensor]:
+    return other if one is None else [a + b for a, b in zip(one, other, strict=True)]
