@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,7 +16,6 @@ from tflite_ptq4.keras_side.image_batches import (
     DerivedValues,
     KeptValues,
     batch_size,
-    regular_sample,
 )
 from tflite_ptq4.plan import TensorPlan
 
@@ -83,7 +85,7 @@ def test_batches_of_any_size_give_every_image_once() -> None:
     kept = KeptValues(7, None, lossless=False)
     kept.append(images[:4])
     kept.append(images[4:])
-    for values in (kept, DerivedValues([kept], lambda inputs: inputs[0], 0)):
+    for values in (kept, DerivedValues([kept], lambda inputs: inputs[0], 0, 3)):
         for size, lengths in ((1, [1] * 7), (3, [3, 3, 1]), (7, [7]), (9, [7])):
             batches = Batches(values, (2,), 7, size)
             found = [batches[position] for position in range(len(batches))]
@@ -96,32 +98,31 @@ def test_rows_are_those_of_the_whole_tensor(
     spatial_axes: int | None, rng: np.random.Generator
 ) -> None:
     levels = plan([8], [0.0371], [133])
-    values = fake_quantize(tf.constant(rng.normal(size=(5, 3, 4, 2)), tf.float32), levels)
-    kept = KeptValues(5, levels, lossless=True)
+    values = fake_quantize(tf.constant(rng.normal(size=(12, 3, 4, 2)), tf.float32), levels)
+    kept = KeptValues(12, levels, lossless=True)
     kept.append(values[:3])
     kept.append(values[3:])
     kernel = tf.constant(rng.normal(size=(1, 1, 2, 6)), tf.float32)
-    derived = DerivedValues([kept], lambda inputs: tf.nn.conv2d(inputs[0], kernel, 1, "VALID"), 2)
-    derived = DerivedValues(derived.inputs, derived.run, spatial_axes)
-    places = np.array([[0, 23], [7, -1], [12, 12]])
-    for found, whole, channels in (
-        (kept, values, 2),
-        (derived, derived.run([values]), 6),
-    ):
-        batches = Batches(found, (3, 4, channels), 5, 2)
-        expected = np.asarray(whole[2:4]).reshape(-1, channels)[np.maximum(places, 0)]
+    run = partial(_pointwise, kernel)
+    derived = DerivedValues([kept], run, spatial_axes, 2)
+    places = np.array([[0, 35], [7, -1], [12, 13]])
+    for found, whole, channels in ((kept, values, 2), (derived, run([values]), 6)):
+        batches = Batches(found, (3, 4, channels), 12, 5)
+        expected = np.asarray(whole[3:6]).reshape(-1, channels)[np.maximum(places, 0)]
         expected[places < 0] = 0.0
         np.testing.assert_allclose(batches.rows(1, places), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7])
-@pytest.mark.parametrize(("maximum", "stride"), [(84, 1), (83, 2), (30, 3), (1, 84)])
-def test_a_regular_sample_does_not_depend_on_the_batches(
-    size: int, maximum: int, stride: int
-) -> None:
-    """Seven images of twelve positions."""
-    batches = Batches(KeptValues(7, None, lossless=True), (3, 4, 1), 7, size)
-    found = [
-        12 * size * position + chosen for position, chosen in regular_sample(batches, 12, maximum)
-    ]
-    np.testing.assert_array_equal(np.concatenate(found), np.arange(0, 84, stride))
+def _pointwise(kernel: tf.Tensor, inputs: list[tf.Tensor]) -> tf.Tensor:
+    return tf.nn.conv2d(inputs[0], kernel, 1, "VALID")
+
+
+@pytest.mark.parametrize("images", [1, 3, 4, 7])
+@pytest.mark.parametrize("maximum", [84, 30, 1])
+def test_a_sample_is_a_regular_one_of_all_images(images: int, maximum: int) -> None:
+    """Images of twelve positions."""
+    batches = Batches(KeptValues(images, None, lossless=True), (3, 4, 1), images, 2)
+    per_part = 12 * math.ceil(images / 4)
+    found = [part * per_part + chosen for part, chosen in batches.sample(12, maximum)]
+    stride = math.ceil(12 * images / maximum)
+    np.testing.assert_array_equal(np.concatenate(found), np.arange(0, 12 * images, stride))

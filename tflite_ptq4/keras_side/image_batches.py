@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tflite_ptq4.plan import TensorPlan
 
 BATCH_ELEMENTS = 1 << 22  # of the largest tensor, so that what a batch needs in passing stays small
+PARTS = 4  # of the images that are sampled, so that every other part can be held out
 LARGE_TENSOR = 1 << 23  # elements over all images, from which on bytes are worth some trouble
 _LARGEST_HALF = 6.0e4
 
@@ -44,7 +45,8 @@ class KeptValues:
         self._images = images
         self._plan = plan
         self._lossless = lossless
-        self._parts: list[tf.Tensor] = []
+        self._array: NDArray | None = None
+        self._added = 0
 
     def append(self, values: tf.Tensor) -> None:
         """Add what the next images give, float32 [n, ...]."""
@@ -56,14 +58,20 @@ class KeptValues:
             values = tf.cast(tf.round(values * (np.float32(1) / scale)) - lower, tf.uint8)
         elif not self._lossless and self._fits_half(values):
             values = tf.cast(values, tf.float16)
-        self._parts.append(values)
+        added = values.numpy()
+        if self._array is None:
+            self._array = np.empty((self._images, *added.shape[1:]), added.dtype)
+        elif added.dtype.itemsize > self._array.itemsize:
+            self._array = self._array.astype(added.dtype)
+        self._array[self._added : self._added + len(added)] = added
+        self._added += len(added)
 
     def read(self, start: int, stop: int) -> tf.Tensor:
         """What the images from one number to another gave, as it was added.
 
         It is float32 [n, ...], unless the tensor holds integers of its own.
         """
-        return self._decoded(self._stored(start, stop))
+        return self._decoded(tf.constant(self._array[start:stop]))
 
     def rows(self, start: int, stop: int, places: NDArray[np.int64]) -> tf.Tensor:
         """What those images gave at some places.
@@ -76,15 +84,7 @@ class KeptValues:
         Returns:
             float32 [..., channels], unless the tensor holds integers of its own.
         """
-        return self._decoded(_gathered(self._stored(start, stop), places))
-
-    def _stored(self, start: int, stop: int) -> tf.Tensor:
-        found, first = [], 0
-        for part in self._parts:
-            if first < stop and first + len(part) > start:
-                found.append(part[max(0, start - first) : stop - first])
-            first += len(part)
-        return found[0] if len(found) == 1 else tf.concat(found, 0)
+        return self._decoded(tf.constant(_in_rows(self._array[start:stop])[places]))
 
     def _decoded(self, values: tf.Tensor) -> tf.Tensor:
         if self._plan is not None:
@@ -110,11 +110,13 @@ class DerivedValues:
         run: gives it, of tensors of its inputs.
         spatial_axes: of its inputs, where each position of it is computed from the same position
             of them, so that rows can be computed alone; None otherwise.
+        size: images at a time, where they cannot.
     """
 
     inputs: Sequence[KeptValues]
     run: Callable[[Sequence[tf.Tensor]], tf.Tensor]
     spatial_axes: int | None
+    size: int
 
     def read(self, start: int, stop: int) -> tf.Tensor:
         """As `KeptValues.read`."""
@@ -123,11 +125,22 @@ class DerivedValues:
     def rows(self, start: int, stop: int, places: NDArray[np.int64]) -> tf.Tensor:
         """As `KeptValues.rows`."""
         if self.spatial_axes is None:
-            return _gathered(self.read(start, stop), places)
+            return self._rows_of_all(start, stop, places)
         inputs = [values.rows(start, stop, places.ravel()) for values in self.inputs]
         ones = [1] * self.spatial_axes
         result = self.run([tf.reshape(rows, [*ones, *rows.shape]) for rows in inputs])
         return tf.reshape(result, [*places.shape, result.shape[-1]])
+
+    def _rows_of_all(self, start: int, stop: int, places: NDArray[np.int64]) -> tf.Tensor:
+        found = None
+        for first in range(start, stop, self.size):
+            values = self.read(first, min(first + self.size, stop)).numpy()
+            rows, before = _in_rows(values), prod(values.shape[1:-1]) * (first - start)
+            if found is None:
+                found = np.empty((*places.shape, rows.shape[-1]), rows.dtype)
+            here = (places >= before) & (places < before + len(rows))
+            found[here] = rows[places[here] - before]
+        return tf.constant(found)
 
 
 @dataclass(frozen=True)
@@ -152,54 +165,50 @@ class Batches:
 
     def __getitem__(self, position: int) -> tf.Tensor:
         """One batch."""
-        return self.values.read(*self.span(position))
+        start = position * self.size
+        return self.values.read(start, min(start + self.size, self.images))
 
     def __iter__(self) -> Iterator[tf.Tensor]:
         """Each batch in turn."""
         return (self[position] for position in range(len(self)))
 
-    def span(self, position: int) -> tuple[int, int]:
-        """The number of the first image of a batch, and of the one after its last."""
-        start = position * self.size
-        return start, min(start + self.size, self.images)
-
-    def rows(self, position: int, places: NDArray[np.int64]) -> tf.Tensor:
-        """Some rows of a batch.
+    def sample(self, positions: int, maximum_rows: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """A regular sample of the positions of all images, in `PARTS` parts.
 
         Args:
-            position: of the batch.
+            positions: of one image.
+            maximum_rows: how many are sampled at most.
+
+        Yields:
+            The number of a part, and int64 [n], positions counted through its images. A part of
+            which nothing is sampled is left out.
+        """
+        stride = ceil(self.images * positions / maximum_rows)
+        for part in range(PARTS):
+            start, stop = (image * positions for image in self._part(part))
+            chosen = np.arange(-start % stride, stop - start, stride)
+            if len(chosen):
+                yield part, chosen
+
+    def rows(self, part: int, places: NDArray[np.int64]) -> tf.Tensor:
+        """Some rows of a part.
+
+        Args:
+            part: its number.
             places: int64 [...], positions counted through its images; -1 for a row of zeros.
 
         Returns:
             float32 [..., channels].
         """
-        rows = self.values.rows(*self.span(position), np.maximum(places, 0))
+        rows = self.values.rows(*self._part(part), np.maximum(places, 0))
         inside = places >= 0
         return rows if inside.all() else rows * inside[..., None].astype(np.float32)
 
-
-def regular_sample(
-    batches: Batches, positions: int, maximum_rows: int
-) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """A regular sample of the positions of all images.
-
-    Args:
-        batches: says how many images each batch has.
-        positions: of one image.
-        maximum_rows: how many are sampled at most.
-
-    Yields:
-        The position of a batch, and int64 [n], positions counted through its images. A batch of
-        which nothing is sampled is left out.
-    """
-    stride = ceil(batches.images * positions / maximum_rows)
-    for position in range(len(batches)):
-        start, stop = (image * positions for image in batches.span(position))
-        chosen = np.arange(-start % stride, stop - start, stride)
-        if len(chosen):
-            yield position, chosen
+    def _part(self, part: int) -> tuple[int, int]:
+        """The number of the first image of a part, and of the one after its last."""
+        size = ceil(self.images / PARTS)
+        return min(part * size, self.images), min((part + 1) * size, self.images)
 
 
-def _gathered(values: tf.Tensor, places: NDArray[np.int64]) -> tf.Tensor:
-    channels = values.shape[-1] if values.shape.rank > 1 else 1
-    return tf.gather(tf.reshape(values, [-1, channels]), places)
+def _in_rows(values: NDArray) -> NDArray:
+    return values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1)

@@ -25,8 +25,8 @@ class InputMoments:
     Attributes:
         coded: float64 [g, n, n], E[x_q x_q^T] of the quantized input.
         cross: float64 [g, n, c], E[x_q y^T] with y the float layer's output.
-        parts: the same two of every other batch, and of the rest; empty where there is one batch,
-            or they were not asked for.
+        parts: the same two of every other part of the images, and of the rest; empty where there
+            is one image, or they were not asked for.
         coded_mean: float64 [g, n], E x_q.
         output_mean: float64 [g, c], E y, y without the bias.
         output_variance: float64 [g, c].
@@ -62,14 +62,14 @@ def input_moments(
     kernel = tf.constant(blocks, precision)
     shifts: list[tf.Tensor] = []
     parts = [_Sums(), _Sums()]
-    for position, *rows in sampled_patches(node, exact, coded, maximum_rows=maximum_rows):
+    for part, *rows in sampled_patches(node, exact, coded, maximum_rows=maximum_rows):
         # Centred moments do not depend on a shift of the input; near its mean float32 loses least.
         shifts = shifts or [tf.reduce_mean(values, [0, 1]) for values in rows]
         x, z = (
             tf.cast(_by_group(values - shift, groups), precision)
             for values, shift in zip(rows, shifts, strict=True)
         )
-        parts[position % 2].add(z, tf.matmul(x, kernel))
+        parts[part % 2].add(z, tf.matmul(x, kernel))
     whole = parts[0] + parts[1]
     of_exact, of_coded = (_along_taps(shift, blocks) for shift in shifts)
     separate = in_parts and all(part.count for part in parts)

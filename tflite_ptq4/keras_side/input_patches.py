@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tflite_ptq4.graph import Node
-from tflite_ptq4.keras_side.image_batches import Batches, regular_sample
+from tflite_ptq4.keras_side.image_batches import Batches
 
 _CHUNK_ELEMENTS = 1 << 21
 
@@ -105,16 +105,16 @@ def sampled_patches(node: Node, *inputs: Batches, maximum_rows: int) -> Iterator
         maximum_rows: how many patches the sample holds at most.
 
     Yields:
-        The position of the batch, and for each input float32 [rows, taps, c_in], zeros where the
-        kernel looks at padding.
+        The number of a part of the images, and for each input float32 [rows, taps, c_in], zeros
+        where the kernel looks at padding.
     """
     shape = inputs[0].shape
     windows = Windows.of(node, shape[:-1])
     step = max(1, _CHUNK_ELEMENTS // (windows.taps * shape[-1]))
-    for position, chosen in regular_sample(inputs[0], windows.positions, maximum_rows):
+    for part, chosen in inputs[0].sample(windows.positions, maximum_rows):
         for start in range(0, len(chosen), step):
             places = windows.places(chosen[start : start + step])
-            yield position, *(batches.rows(position, places) for batches in inputs)
+            yield part, *(batches.rows(part, places) for batches in inputs)
 
 
 def _unravelled(rows: NDArray[np.int64], sizes: tuple[int, ...]) -> tuple[NDArray, ...]:

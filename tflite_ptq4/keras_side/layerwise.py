@@ -19,11 +19,11 @@ from tflite_ptq4.keras_side.execution import activate, linear, run_node
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
 from tflite_ptq4.keras_side.image_batches import (
     LARGE_TENSOR,
+    PARTS,
     Batches,
     DerivedValues,
     KeptValues,
     batch_size,
-    regular_sample,
 )
 from tflite_ptq4.keras_side.layer_corrections import quantize_on_images
 from tflite_ptq4.keras_side.lowering import LoweredModel
@@ -31,8 +31,7 @@ from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.numerics.closeness import ratio_db
 from tflite_ptq4.plan import QuantizationPlan
 
-LEAST_BATCHES = 4  # so that every other batch can be held out
-COMPARED_ROWS = 8_192  # of a tensor, from which its SQNR is taken
+COMPARED_ROWS = 4_096  # of a tensor, from which its SQNR is taken
 
 Values = KeptValues | DerivedValues
 Run = Callable[[Sequence[tf.Tensor]], list]  # from an operator's inputs to its outputs
@@ -109,7 +108,7 @@ class _SideBySide:
                 (self._exact, exact, in_float),
                 (self._coded, coded, rounded),
             ):
-                values[node.output] = DerivedValues(inputs, partial(_only_output, run), axes)
+                values[node.output] = DerivedValues(inputs, partial(_only_output, run), axes, size)
         else:
             self._store(node, size, (self._exact, exact, in_float), (self._coded, coded, rounded))
         self.sqnr_db[node.name] = self._compared(node.output, size)
@@ -120,7 +119,7 @@ class _SideBySide:
     def _size(self, tensors: Sequence[str]) -> int:
         """Images at a time, where these tensors are at hand together."""
         size = batch_size([self.lowered.graph.shapes[name] for name in tensors])
-        return min(size, ceil(self._images / LEAST_BATCHES))
+        return min(size, ceil(self._images / PARTS))
 
     def _spans(self, size: int) -> list[tuple[int, int]]:
         """Numbers of the first image of each batch, and of the one after its last."""
@@ -152,10 +151,8 @@ class _SideBySide:
             self._batches(values[name], name, size) for values in (self._exact, self._coded)
         )
         signal = noise = 0.0
-        for position, places in regular_sample(
-            reference, prod(reference.shape[:-1]), COMPARED_ROWS
-        ):
-            wanted, found = (batches.rows(position, places) for batches in (reference, value))
+        for part, places in reference.sample(prod(reference.shape[:-1]), COMPARED_ROWS):
+            wanted, found = (batches.rows(part, places) for batches in (reference, value))
             signal += float(tf.reduce_sum(tf.square(wanted)))
             noise += float(tf.reduce_sum(tf.math.squared_difference(wanted, found)))
         return ratio_db(signal, noise)
