@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.keras_side.execution import activate, linear, run_graph, run_node
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
+from tflite_ptq4.keras_side.input_gradients import linear_of_input
 from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.plan import QuantizationPlan
@@ -127,7 +128,7 @@ class _Measured:
                     gradients[name] = _added(gradients.get(name), found)
             for name in node.outputs:
                 del values[name]
-        for name in set(inputs) & set(self.plan.tensors):
+        for name in [name for name in inputs if name in self.plan.tensors]:
             error = fake_quantize(values[name], self.plan.tensors[name]) - values[name]
             self._project(name, "activation", gradients.get(name, []), error)
 
@@ -140,7 +141,7 @@ class _Measured:
         varied = {n: x for n, x in zip(node.inputs, inputs, strict=True) if x.dtype.is_floating}
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(list(varied.values()))
-            outputs = run_node(node, self.lowered.runs.get(node.name), inputs)
+            outputs = run_node(node, self.lowered.runs.get(node.name), inputs, linear_of_input)
         targets = dict(zip(node.outputs, outputs, strict=True))
         by_probe = [
             tape.gradient([targets[name] for name in reached], varied, output_gradients=list(given))
