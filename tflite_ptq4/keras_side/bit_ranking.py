@@ -24,7 +24,7 @@ class Sample(NamedTuple):
     probes: int
 
 
-SAMPLES = {"fast": Sample(16, 1), "balanced": Sample(32, 2), "best": Sample(64, 4)}
+SAMPLES = {"fast": Sample(16, 1), "balanced": Sample(32, 1), "best": Sample(64, 4)}
 
 
 def measured_for_budgets(

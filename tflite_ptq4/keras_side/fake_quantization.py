@@ -27,15 +27,27 @@ def fake_quantize(values, plan: TensorPlan, rounding: str = "half_even"):
     Returns:
         float32 tensor of the same shape.
     """
-    return _fake_quantize(
-        values,
-        inverse=_row(1.0 / plan.scale.astype(np.float32)),
-        scale=_row(plan.scale),
-        lower=_row(plan.lower),
-        upper=_row(plan.upper),
-        stored_zero=_row(plan.stored_zero_point),
-        rounding=rounding,
-    )
+    return levels(values, plan, rounding) * _row(plan.scale)
+
+
+def levels(values, plan: TensorPlan, rounding: str = "half_even"):
+    """The numbers of steps that a tensor is rounded to: `fake_quantize` before the scale.
+
+    Args:
+        values: as there.
+        plan: as there.
+        rounding: as there.
+
+    Returns:
+        float32 tensor of the same shape, whole numbers from `plan.lower` to `plan.upper`.
+    """
+    steps = values * _row(1.0 / plan.scale.astype(np.float32))
+    if rounding == "half_away":
+        # A mean of n levels is a tie or 1 / (2 n) away from one: only ties are turned.
+        away = ops.clip(steps + _row(plan.stored_zero_point), -TIE_NUDGE, TIE_NUDGE)
+        steps = steps + away
+    steps = ops.round(steps)
+    return ops.minimum(ops.maximum(steps, _row(plan.lower)), _row(plan.upper))
 
 
 def rounds_after(node: Node) -> str | None:
@@ -54,15 +66,6 @@ def rounds_after(node: Node) -> str | None:
 
 def _row(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, dtype=np.float32)
-
-
-def _fake_quantize(values, *, inverse, scale, lower, upper, stored_zero, rounding):
-    steps = values * inverse
-    if rounding == "half_away":
-        # A mean of n levels is a tie or 1 / (2 n) away from one: only ties are turned.
-        steps = steps + ops.clip(steps + stored_zero, -TIE_NUDGE, TIE_NUDGE)
-    steps = ops.round(steps)
-    return ops.minimum(ops.maximum(steps, lower), upper) * scale
 
 
 @keras.saving.register_keras_serializable(package="tflite_ptq4")

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from tflite_ptq4.keras_side.fake_quantization import levels
 from tflite_ptq4.plan import TensorPlan
 
 BATCH_ELEMENTS = 1 << 22  # of the largest tensor, so that what a batch needs in passing stays small
@@ -43,19 +44,22 @@ class KeptValues:
 
     def __init__(self, images: int, plan: TensorPlan | None, *, lossless: bool) -> None:
         self._images = images
-        self._plan = plan
+        self.plan = plan
         self._lossless = lossless
         self._array: NDArray | None = None
         self._added = 0
 
-    def append(self, values: tf.Tensor) -> None:
-        """Add what the next images give, float32 [n, ...]."""
-        if self._plan is not None:
-            scale, lower = (
-                np.asarray(array, dtype=np.float32)
-                for array in (self._plan.scale, self._plan.lower)
-            )
-            values = tf.cast(tf.round(values * (np.float32(1) / scale)) - lower, tf.uint8)
+    def append(self, values: tf.Tensor, rounding: str | None = None) -> None:
+        """Add what the next images give.
+
+        Args:
+            values: float32 [n, ...].
+            rounding: to the levels of the plan, as `fake_quantize` does; None for values that lie
+                on them already.
+        """
+        if self.plan is not None:
+            steps = levels(values, self.plan, rounding or "half_even")
+            values = tf.cast(steps - np.asarray(self.plan.lower, dtype=np.float32), tf.uint8)
         elif not self._lossless and self._fits_half(values):
             values = tf.cast(values, tf.float16)
         added = values.numpy()
@@ -87,9 +91,9 @@ class KeptValues:
         return self._decoded(tf.constant(_in_rows(self._array[start:stop])[places]))
 
     def _decoded(self, values: tf.Tensor) -> tf.Tensor:
-        if self._plan is not None:
-            lower = np.asarray(self._plan.lower, dtype=np.float32)
-            scale = np.asarray(self._plan.scale, dtype=np.float32)
+        if self.plan is not None:
+            lower = np.asarray(self.plan.lower, dtype=np.float32)
+            scale = np.asarray(self.plan.scale, dtype=np.float32)
             return (tf.cast(values, tf.float32) + lower) * scale
         return tf.cast(values, tf.float32) if values.dtype == tf.float16 else values
 

@@ -84,32 +84,32 @@ def input_moments(
 
 
 class _Sums:
-    """Sums over patches, float64: of z z^T, z y^T, z, y and y^2."""
+    """Sums over patches of z z^T, z y^T, z, y and y^2, in the type of z and y."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.values: dict[str, NDArray[np.float64] | float] = dict.fromkeys(
-            ("zz", "zy", "z", "y", "yy"), 0.0
-        )
+        self.values: dict[str, tf.Tensor] = {}
 
     def add(self, z: tf.Tensor, y: tf.Tensor) -> None:
         """Add patches [g, rows, n], and what the float layer makes of them [g, rows, c]."""
+        new = {
+            "zz": tf.matmul(z, z, transpose_a=True),
+            "zy": tf.matmul(z, y, transpose_a=True),
+            "z": tf.reduce_sum(z, 1),
+            "y": tf.reduce_sum(y, 1),
+            "yy": tf.reduce_sum(tf.square(y), 1),
+        }
+        self.values = {name: self.values.get(name, 0.0) + value for name, value in new.items()}
         self.count += int(z.shape[1])
-        for name, value in (
-            ("zz", tf.matmul(z, z, transpose_a=True)),
-            ("zy", tf.matmul(z, y, transpose_a=True)),
-            ("z", tf.reduce_sum(z, 1)),
-            ("y", tf.reduce_sum(y, 1)),
-            ("yy", tf.reduce_sum(tf.square(y), 1)),
-        ):
-            self.values[name] = self.values[name] + value.numpy().astype(np.float64)
 
     def mean(self, name: str) -> NDArray[np.float64]:
         """One of the sums over the count."""
-        return self.values[name] / self.count
+        return self.values[name].numpy().astype(np.float64) / self.count
 
     def __add__(self, other: _Sums) -> _Sums:
         """Return the sums over the patches of both."""
+        if not (self.count and other.count):
+            return self if self.count else other
         both = _Sums()
         both.count = self.count + other.count
         both.values = {name: value + other.values[name] for name, value in self.values.items()}

@@ -57,8 +57,8 @@ class Spending:
 
 
 SPENDING = {
-    "fast": Spending(rows=8_192, depthwise_rows=2_048, holds_out=False),
-    "balanced": Spending(rows=32_768, depthwise_rows=4_096, holds_out=True),
+    "fast": Spending(rows=4_096, depthwise_rows=1_024, holds_out=False),
+    "balanced": Spending(rows=16_384, depthwise_rows=4_096, holds_out=True),
     "best": Spending(rows=262_144, depthwise_rows=32_768, holds_out=True),
 }
 # Of the mean diagonal of the second moment, where no images are held out.

@@ -13,6 +13,7 @@ from math import ceil, prod
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from tflite_ptq4.graph import Node, last_uses
 from tflite_ptq4.keras_side.execution import activate, linear, run_node
@@ -57,8 +58,10 @@ def quantize_layer_by_layer(
         output in dB, every error before it included, by name.
     """
     run = _SideBySide(lowered, plan, images)
-    for node in progress(lowered.graph.nodes) if progress else lowered.graph.nodes:
-        run.step(node)
+    # Between its calls, numpy's linear algebra would spin on the cores that TensorFlow computes on.
+    with threadpool_limits(limits=1, user_api="blas"):
+        for node in progress(lowered.graph.nodes) if progress else lowered.graph.nodes:
+            run.step(node)
     return run.weights, run.sqnr_db
 
 
@@ -86,7 +89,7 @@ class _SideBySide:
             for start, stop in self._spans(size):
                 value = tf.constant(array[start:stop], tf.float32)
                 self._exact[name].append(value)
-                self._coded[name].append(self._rounded(value, name, "half_even"))
+                self._keep(name, value, "half_even")
             self.sqnr_db[name] = self._compared(name, size)
 
     def step(self, node: Node) -> None:
@@ -110,7 +113,7 @@ class _SideBySide:
             ):
                 values[node.output] = DerivedValues(inputs, partial(_only_output, run), axes, size)
         else:
-            self._store(node, size, (self._exact, exact, in_float), (self._coded, coded, rounded))
+            self._store(node, size, (exact, in_float), (coded, in_integers))
         self.sqnr_db[node.name] = self._compared(node.output, size)
         for name in self._released.get(node.name, ()):
             self._exact.pop(name, None)
@@ -135,15 +138,24 @@ class _SideBySide:
         )
         return written * self._images > LARGE_TENSOR and written > 2 * read
 
-    def _store(self, node: Node, size: int, *networks: tuple[dict, list[Values], Run]) -> None:
+    def _store(self, node: Node, size: int, *networks: tuple[list[Values], Run]) -> None:
         """Run an operator in both networks and keep its outputs."""
         for name in node.outputs:
             self._exact[name], self._coded[name] = self._new_pair(name)
         for span in self._spans(size):
-            for kept, inputs, run in networks:
-                outputs = run([values.read(*span) for values in inputs])
-                for name, value in zip(node.outputs, outputs, strict=True):
-                    kept[name].append(value)
+            exact, coded = (
+                run([values.read(*span) for values in inputs]) for inputs, run in networks
+            )
+            for name, value, other in zip(node.outputs, exact, coded, strict=True):
+                self._exact[name].append(value)
+                self._keep(name, other, rounds_after(node))
+
+    def _keep(self, name: str, value: tf.Tensor, rounding: str | None) -> None:
+        """Keep a tensor of the quantized network, rounded to its plan."""
+        kept = self._coded[name]
+        kept.append(
+            value if kept.plan is not None else self._rounded(value, name, rounding), rounding
+        )
 
     def _compared(self, name: str, size: int) -> float:
         """The SQNR of a tensor in dB, on a sample of its positions."""
