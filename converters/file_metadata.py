@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tflite_ptq4.config_description import describe
 from tflite_ptq4.converters.export_source import ExportSource
 from tflite_ptq4.converters.schema import (
     BufferT,
@@ -49,13 +50,13 @@ def add_metadata(model: ModelT, source: ExportSource, settings: Mapping[str, str
     plan = source.plan
     facts = {
         "tflite_ptq4": source.package_version,
-        "method": plan.config.describe(),
+        "method": describe(plan.config),
         **settings,
         "inputs": _interface(source.input_names, source.graph.inputs, source),
         "outputs": _interface(source.output_names, source.graph.outputs, source),
         "config": plan.config.to_dict(),
     }
-    model.description = f"tflite-ptq4 {source.package_version}: {plan.config.describe()}".encode()
+    model.description = f"tflite-ptq4 {source.package_version}: {describe(plan.config)}".encode()
     text = json.dumps(facts, separators=(",", ":"), allow_nan=False).encode()
     runtime = ".".join(map(str, _oldest_runtime(model, source.float_data))).encode()
     model.metadata, model.metadataBuffer = [], None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from tflite_ptq4.config_checks import check_fields, check_keys, nearest, quoted
+from tflite_ptq4.config_checks import Contradiction, nearest, problems, quoted, raise_first
 from tflite_ptq4.errors import ConfigError
 
 
@@ -34,7 +34,7 @@ class Record:
     ids=repr,
 )
 def test_values_that_the_hint_allows(fields: dict[str, Any]) -> None:
-    check_fields(Record(**fields))
+    assert problems(fields, Record) == []
 
 
 @pytest.mark.parametrize(
@@ -52,15 +52,45 @@ def test_values_that_the_hint_allows(fields: dict[str, Any]) -> None:
     ],
 )
 def test_other_values_are_refused(name: str, value: Any, expected: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        check_fields(Record(**{name: value}))
-    assert str(caught.value) == f"`{name}` of Record must be {expected}. Received: {value!r}."
+    (problem,) = problems({name: value}, Record)
+    assert str(problem) == f"`{name}` of Record must be {expected}. Received: {value!r}."
+    assert problem.key == (name,)
 
 
-def test_keys() -> None:
-    check_keys({"flag": 0, "items": None}, Record)
-    with pytest.raises(ConfigError, match="The nearest known one is 'count'"):
-        check_keys({"flag": 0, "cuont": 1}, Record)
+def test_an_unknown_key() -> None:
+    (problem,) = problems({"flag": True, "cuont": 1}, Record)
+    assert str(problem) == (
+        "A key must be a field of Record. Received: 'cuont'. The nearest known one is 'count'."
+    )
+    assert problem.key == ("cuont",)
+
+
+def _too_many(count: int, items: tuple[int, ...]) -> ConfigError | None:
+    return None if len(items) <= count else ConfigError(f"{len(items)} of {count}", ("items",))
+
+
+@pytest.mark.parametrize(
+    ("values", "keys"),
+    [
+        ({"items": (1, 2)}, []),
+        ({"items": (1, 2, 3)}, ["items"]),  # the default of `count` is 2
+        ({"items": (1, 2, 3), "count": 3}, []),
+        ({"items": (1, 2, 3), "flag": 1, "share": 2}, ["flag", "share", "items"]),
+        # Of fields that are wrong themselves, and perhaps misspelled, no contradiction is told.
+        ({"items": (1, 2, 3), "count": 9}, ["count"]),
+        ({"items": (1, 2, 3), "cuont": 3}, ["cuont"]),
+    ],
+    ids=repr,
+)
+def test_every_mistake_is_one_problem(values: dict[str, Any], keys: list[str]) -> None:
+    found = problems(values, Record, [Contradiction(("count", "items"), _too_many)])
+    assert [problem.key for problem in found] == [(key,) for key in keys]
+
+
+def test_the_first_problem_is_raised() -> None:
+    raise_first([])
+    with pytest.raises(ConfigError, match="one"):
+        raise_first([ConfigError("one"), ConfigError("two")])
 
 
 def test_the_nearest_word_is_always_one_of_them() -> None:

@@ -28,6 +28,7 @@ from tflite_ptq4 import (
     calibrate,
     quantize_model,
 )
+from tflite_ptq4.config_description import describe
 from tflite_ptq4.file_inspection import inspect_file
 
 W4A8 = QuantizationConfig.preset("w4a8")
@@ -79,7 +80,7 @@ def test_plan_weights_and_report_are_about_the_same_layers(made: QuantizedModel)
         assert row.weight_bits == made.plan.layer(row.name).weight_bits.mean()
         assert row.output_sqnr_db > 5
     assert [row.weight_bits for row in rows] == [8, 4, 4, 4, 4, 8]
-    assert made.report.config == W4A8.describe()
+    assert made.report.config == describe(W4A8)
 
 
 def test_the_sensitivity_is_measured_where_it_is_asked_for(

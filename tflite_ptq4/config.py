@@ -8,39 +8,39 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, get_args
+from typing import Any
 
 import yaml
 
 from tflite_ptq4 import recipes
-from tflite_ptq4.config_checks import check_fields, check_keys, nearest, quoted
+from tflite_ptq4.config_checks import nearest, problems, quoted, raise_first
+from tflite_ptq4.config_contradictions import OF_CONFIGS
+from tflite_ptq4.config_values import (
+    ActivationClipping,
+    AverageBits,
+    BitAllocation,
+    BitBound,
+    Bits,
+    ClippingError,
+    Effort,
+    Granularity,
+    MeanCorrection,
+    Percent,
+    QuantizedTensors,
+    WeightRounding,
+    WeightScale,
+)
 from tflite_ptq4.errors import ConfigError
 from tflite_ptq4.layer_rules import (
-    ActivationClipping,
-    Bits,
     LayerRule,
     LayerSettings,
-    rules_from_list,
+    resolve_settings,
+    rule_problems,
 )
 
 SCHEMA_VERSION = 1
-
-Granularity = Literal["per_channel", "per_tensor"]
-WeightScale = Literal["squared_error", "max_abs", "laplace", "gaussian"]
-QuantizedTensors = Literal["all", "layer_inputs"]
-ClippingError = Literal["readers", "tensor"]
-BitAllocation = Literal["none", "paper", "exact"]
-MeanCorrection = Literal["bias", "roundings", "weights", "none"]
-WeightRounding = Literal["second_order", "nearest"]
-Effort = Literal["fast", "balanced", "best"]
-BitBound = Annotated[int, (0, 8)]
-AverageBits = Annotated[float, (0, 8)]
-Percent = Annotated[float, (50, 100)]
-
-
-EFFORTS: tuple[str, ...] = get_args(Effort)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,49 +140,7 @@ class QuantizationConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant, alone or together."""
-        check_fields(self)
-        if self.minimum_bits > self.maximum_bits:
-            raise ConfigError(
-                "`minimum_bits` must not exceed `maximum_bits`. "
-                f"Received: {self.minimum_bits} and {self.maximum_bits}. Swap them.",
-                key=("minimum_bits",),
-            )
-        self._check_allocation("weight", self.weight_bit_allocation, self.mean_weight_bits)
-        self._check_allocation(
-            "activation", self.activation_bit_allocation, self.mean_activation_bits
-        )
-        if self.weight_bit_allocation != "none" and self.weight_granularity == "per_tensor":
-            raise ConfigError(
-                "`weight_bit_allocation` gives each channel its own bits and must have "
-                "`weight_granularity='per_channel'`. Received: 'per_tensor'. Change one of the "
-                "two.",
-                key=("weight_granularity",),
-            )
-        if self.bias_correction and self.mean_correction == "none" and not self.variance_correction:
-            raise ConfigError(
-                "`bias_correction` must correct something. Received: `mean_correction='none'` and "
-                "`variance_correction=False`. Set `bias_correction=False`, or one of the two.",
-                key=("mean_correction",),
-            )
-
-    def _check_allocation(self, kind: str, method: str, mean: float) -> None:
-        average = f"average_{kind}_bits"
-        given = getattr(self, average)
-        if method == "none":
-            if given is not None:
-                raise ConfigError(
-                    f"`{average}` must go with a `{kind}_bit_allocation`. Received: "
-                    f"{given!r} with 'none'. Set the allocation to 'exact', or use `{kind}_bits`.",
-                    key=(average,),
-                )
-        elif not self.minimum_bits <= mean <= self.maximum_bits:
-            name = f"{kind}_bits" if given is None else average
-            raise ConfigError(
-                f"`{name}`, which `{kind}_bit_allocation` meets on average, must lie between "
-                f"`minimum_bits` and `maximum_bits`. Received: {mean!r}, not in "
-                f"[{self.minimum_bits}, {self.maximum_bits}]. Change it, or widen the bounds.",
-                key=(name,),
-            )
+        raise_first(problems(vars(self), QuantizationConfig, OF_CONFIGS))
 
     @property
     def mean_weight_bits(self) -> float:
@@ -269,47 +227,18 @@ class QuantizationConfig:
         Returns:
             The settings of the layer, with the reason for them.
         """
-        matching = [
-            entry for entry in enumerate(self.rules) if entry[1].applies_to(name, layer_type)
-        ]
-        matching.sort(key=lambda entry: (entry[1].match is not None, entry[0]), reverse=True)
-        rules = [(f"rules[{index}]", rule) for index, rule in matching]
-        reasons: list[str] = []
-        excepted: set[str] = set()
-        if any(not rule.quantize for _, rule in rules):
-            source, strongest = rules[0]
-            if not strongest.quantize:
-                return LayerSettings(
-                    quantize=False,
-                    weight_bits=None,
-                    activation_bits=None,
-                    activation_clipping=None,
-                    reason=f"quantize=False from {source}",
-                )
-            reasons.append(f"quantize=True from {source}")
-
-        def resolve(key: str, exceptions: Iterable[str] = ()) -> Any:
-            candidates = [(getattr(rule, key), source) for source, rule in rules]
-            candidates += [(getattr(self, exception), exception) for exception in exceptions]
-            for value, source in candidates:
-                if value is not None:
-                    excepted.add(key)
-                    reasons.append(f"{key}={value} from {source}")
-                    return value
-            return getattr(self, key)
-
         ends = ["first_layer_bits"] * first + ["last_layer_bits"] * last
         ends.sort(key=lambda end: getattr(self, end) or 0, reverse=True)
-        kernels = ["depthwise_weight_bits"] * depthwise
-        return LayerSettings(
-            quantize=True,
-            weight_bits=resolve("weight_bits", ends + kernels),
-            activation_bits=resolve("activation_bits", ["signed_activation_bits"] * signed_output),
-            activation_clipping=resolve("activation_clipping"),
-            reason="; ".join(reasons) or "default",
-            usual_weight_bits="weight_bits" not in excepted,
-            usual_activation_bits="activation_bits" not in excepted,
-        )
+        places = {
+            "weight_bits": [*ends, *["depthwise_weight_bits"] * depthwise, "weight_bits"],
+            "activation_bits": [*["signed_activation_bits"] * signed_output, "activation_bits"],
+            "activation_clipping": ["activation_clipping"],
+        }
+        usual = {
+            key: [(field, getattr(self, field)) for field in looked_up]
+            for key, looked_up in places.items()
+        }
+        return resolve_settings(self.rules, name, layer_type, usual)
 
     def replace(self, **changes: Any) -> QuantizationConfig:
         """A config with some fields changed, checked anew.
@@ -317,7 +246,7 @@ class QuantizationConfig:
         Raises:
             ConfigError: a key is no field, or the changed config cannot be meant.
         """
-        check_keys(changes, QuantizationConfig)
+        raise_first(problems(changes, QuantizationConfig))
         return dataclasses.replace(self, **changes)
 
     @classmethod
@@ -352,22 +281,10 @@ class QuantizationConfig:
         Raises:
             ConfigError: the version is missing or unknown, a key is unknown, or a value is refused.
         """
-        if not isinstance(values, Mapping):
-            raise ConfigError(
-                f"A config must be a mapping of fields to values. Received: {values!r}. "
-                "Start from `QuantizationConfig().to_yaml()`."
-            )
-        values = dict(values)
-        version = values.pop("version", None)
-        if type(version) is not int or version != SCHEMA_VERSION:
-            raise ConfigError(
-                f"A config must state the schema it is written in, `version: {SCHEMA_VERSION}`. "
-                f"Received: {version!r}. Add the line, or update this package for a newer file.",
-                key=("version",),
-            )
-        check_keys(values, cls)
+        raise_first(recipe_problems(values))
+        values = {key: value for key, value in values.items() if key != "version"}
         if "rules" in values:
-            values["rules"] = rules_from_list(values["rules"])
+            values["rules"] = tuple(LayerRule(**rule) for rule in values["rules"])
         return cls(**values)
 
     def to_yaml(self) -> str:
@@ -385,42 +302,47 @@ class QuantizationConfig:
         Raises:
             ConfigError: the file cannot be read, the text is not YAML, or `from_dict` refuses it.
         """
-        recipe = recipes.read(source)
-        try:
-            return cls.from_dict(recipe.values)
-        except ConfigError as error:
-            raise ConfigError(f"{recipe.place(error.key)}{error}", error.key) from error
+        raise_first(file_problems(source))
+        return cls.from_dict(recipes.read(source).values)
 
-    def describe(self) -> str:
-        """The choices in one line, for people."""
-        weights = [self.weight_scale, f"{self.weight_rounding} rounding"]
-        weights += ["refit"] * self.refit_weights
-        weights += ["bias correction"] * self.bias_correction
-        ends = (("first", "first_layer_bits"), ("last", "last_layer_bits"))
-        for label, name in (*ends, ("depthwise", "depthwise_weight_bits")):
-            if getattr(self, name) is not None:
-                weights.append(f"{label} {getattr(self, name)}")
-        if self.weight_bit_budget is not None:
-            weights.append(f"budget {self.weight_bit_budget:g}")
-        activations = [self.activation_clipping]
-        if self.signed_activation_bits is not None:
-            activations.append(f"signed {self.signed_activation_bits}")
-        if self.activation_bit_budget is not None:
-            activations.append(f"budget {self.activation_bit_budget:g}")
-        granularity = "per_channel" if self.needs_per_channel_activations else "per_tensor"
-        parts = [
-            _described("weights", self.mean_weight_bits, self.weight_bit_allocation)
-            + f" {self.weight_granularity} ({', '.join(weights)})",
-            _described("activations", self.mean_activation_bits, self.activation_bit_allocation)
-            + f" {granularity} ({', '.join(activations)})",
+
+def recipe_problems(values: Any) -> list[ConfigError]:
+    """Everything that `QuantizationConfig.from_dict` refuses in what it is given."""
+    if not isinstance(values, Mapping):
+        return [
+            ConfigError(
+                f"A config must be a mapping of fields to values. Received: {values!r}. "
+                "Start from `QuantizationConfig().to_yaml()`."
+            )
         ]
-        parts += ["output matching"] * self.output_matching
-        if self.rules:
-            parts.append(f"{len(self.rules)} layer rule{'s' * (len(self.rules) > 1)}")
-        return ", ".join(parts)
+    found = []
+    version = values.get("version")
+    if type(version) is not int or version != SCHEMA_VERSION:
+        found.append(
+            ConfigError(
+                f"A config must state the schema it is written in, `version: {SCHEMA_VERSION}`. "
+                f"Received: {version!r}. Add the line, or update this package for a newer file.",
+                key=("version",),
+            )
+        )
+    if "rules" in values:
+        found += rule_problems(values["rules"])
+    own = {key: value for key, value in values.items() if key not in ("version", "rules")}
+    return found + problems(own, QuantizationConfig, OF_CONFIGS)
 
 
-def _described(what: str, mean: float, allocation: str) -> str:
-    if allocation == "none":
-        return f"{what} {mean:g} bits"
-    return f"{what} {mean:g} bits on average ({allocation} allocation)"
+def file_problems(source: str | os.PathLike[str]) -> list[ConfigError]:
+    """Everything that `QuantizationConfig.from_yaml` refuses in a text or file, from top to bottom.
+
+    Args:
+        source: as `from_yaml` takes it.
+    """
+    try:
+        recipe = recipes.read(source)
+    except ConfigError as error:
+        return [error]
+    found = [*recipe.repeated_keys, *recipe_problems(recipe.values)]
+    return [
+        ConfigError(f"{recipe.place(error.key)}{error}", error.key)
+        for error in sorted(found, key=lambda error: recipe.line(error.key) or 0)
+    ]

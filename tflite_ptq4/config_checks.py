@@ -1,4 +1,4 @@
-"""Checking dataclass values against their type hints, and keys against their fields.
+"""Checking the values of a dataclass against its type hints, and keys against its fields.
 
 The hint says it all: `Literal` the choices, `Annotated[int, (2, 8)]` the inclusive range, `| None`
 that None is allowed too.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -16,19 +16,57 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from tflite_ptq4.errors import ConfigError
 
 
-def check_fields(record: Any) -> None:
-    """Refuse a dataclass value with a field that its type hint does not allow.
+@dataclass(frozen=True)
+class Contradiction:
+    """Values of several fields, each of them allowed, that cannot be meant together.
 
-    Raises:
-        ConfigError: names the field, what it takes and what it got.
+    Attributes:
+        fields: names of the fields that it is about.
+        find: takes their values in this order; returns what is wrong, or None.
     """
-    for name, (expected, accepts) in _expectations(type(record)).items():
-        value = getattr(record, name)
-        if not accepts(value):
-            raise ConfigError(
-                f"`{name}` of {type(record).__name__} must be {expected}. Received: {value!r}.",
+
+    fields: tuple[str, ...]
+    find: Callable[..., ConfigError | None]
+
+
+def problems(
+    values: Mapping[str, Any], record: type, contradictions: Iterable[Contradiction] = ()
+) -> list[ConfigError]:
+    """Everything that a dataclass refuses of the values of its fields.
+
+    A contradiction is looked for where all of its fields are without fault, so that one mistake is
+    one problem.
+
+    Args:
+        values: by the names of the fields; what is left out has its default.
+        record: the dataclass.
+        contradictions: what it refuses beyond single values.
+    """
+    faults = {name: _unknown_key(name, record) for name in values if name not in _names(record)}
+    doubtful = {nearest(name, _names(record)) for name in faults}
+    for name, (expected, accepts) in _expectations(record).items():
+        if name in values and not accepts(values[name]):
+            faults[name] = ConfigError(
+                f"`{name}` of {record.__name__} must be {expected}. Received: {values[name]!r}.",
                 key=(name,),
             )
+    found = list(faults.values())
+    complete = {f.name: f.default for f in fields(record)} | dict(values)
+    for contradiction in contradictions:
+        if not {*faults, *doubtful}.intersection(contradiction.fields):
+            error = contradiction.find(*(complete[name] for name in contradiction.fields))
+            found += [] if error is None else [error]
+    return found
+
+
+def raise_first(found: Iterable[ConfigError]) -> None:
+    """Raise the first of some problems, if there is one.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    for error in found:
+        raise error
 
 
 def expected_of(record: type) -> dict[str, str]:
@@ -72,20 +110,16 @@ def _expectation(hint: Any) -> tuple[str, Callable[[Any], bool]]:
     }[hint]
 
 
-def check_keys(values: Mapping[str, Any], record: type) -> None:
-    """Refuse a key that is no field of the dataclass `record`.
+def _names(record: type) -> list[str]:
+    return [f.name for f in fields(record)]
 
-    Raises:
-        ConfigError: names the key and the nearest field.
-    """
-    known = [f.name for f in fields(record)]
-    for key in values:
-        if key not in known:
-            raise ConfigError(
-                f"A key must be a field of {record.__name__}. Received: {key!r}. "
-                f"The nearest known one is {nearest(key, known)!r}.",
-                key=(key,),
-            )
+
+def _unknown_key(key: Any, record: type) -> ConfigError:
+    return ConfigError(
+        f"A key must be a field of {record.__name__}. Received: {key!r}. "
+        f"The nearest known one is {nearest(key, _names(record))!r}.",
+        key=(key,),
+    )
 
 
 def nearest(word: object, known: Iterable[str]) -> str:

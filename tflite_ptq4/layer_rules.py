@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from tflite_ptq4.config_checks import check_fields, check_keys
+from tflite_ptq4.config_checks import problems, raise_first
+from tflite_ptq4.config_contradictions import OF_RULES
+from tflite_ptq4.config_values import ActivationClipping, Bits
 from tflite_ptq4.errors import ConfigError
-
-ActivationClipping = Literal["auto", "laplace", "gaussian", "min_max", "percentile", "mse"]
-Bits = Annotated[int, (2, 8)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +41,7 @@ class LayerRule:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        check_fields(self)
-        if self.match is None and self.layer_type is None:
-            raise ConfigError(
-                "A LayerRule must name its layers. Received: neither `match` nor `layer_type`. "
-                "Give one of them, or change the config's own fields to mean every layer."
-            )
-        overrides = (self.weight_bits, self.activation_bits, self.activation_clipping)
-        if not self.quantize and any(value is not None for value in overrides):
-            raise ConfigError(
-                "A LayerRule with `quantize=False` must set nothing else, for its layers stay in "
-                f"float. Received: {self!r}. Drop the other values, or `quantize=False`."
-            )
+        raise_first(problems(vars(self), LayerRule, OF_RULES))
 
     def applies_to(self, name: str, layer_type: str) -> bool:
         """Whether both conditions that the rule states hold for the layer."""
@@ -88,23 +76,75 @@ class LayerSettings:
     usual_activation_bits: bool = False
 
 
-def rules_from_list(rules: Any) -> tuple[LayerRule, ...]:
-    """The rules of a parsed config file.
+def rule_problems(rules: Any) -> list[ConfigError]:
+    """Everything that is wrong with the rules of a parsed config file, each with the rule it is in.
 
-    Raises:
-        ConfigError: it is no list of mappings, or one of them is refused; says which.
+    Args:
+        rules: what should be a list of mappings with the fields of `LayerRule`.
     """
     if not isinstance(rules, list) or not all(isinstance(rule, Mapping) for rule in rules):
-        raise ConfigError(
-            "`rules` must be a list of mappings with the fields of LayerRule. "
-            f"Received: {rules!r}. Write one `- match: ...` entry per rule.",
-            key=("rules",),
-        )
-    result = []
-    for index, rule in enumerate(rules):
-        try:
-            check_keys(rule, LayerRule)
-            result.append(LayerRule(**rule))
-        except ConfigError as error:
-            raise ConfigError(f"rules[{index}]: {error}", ("rules", index, *error.key)) from error
-    return tuple(result)
+        return [
+            ConfigError(
+                "`rules` must be a list of mappings with the fields of LayerRule. "
+                f"Received: {rules!r}. Write one `- match: ...` entry per rule.",
+                key=("rules",),
+            )
+        ]
+    return [
+        ConfigError(f"rules[{index}]: {error}", ("rules", index, *error.key))
+        for index, rule in enumerate(rules)
+        for error in problems(rule, LayerRule, OF_RULES)
+    ]
+
+
+def resolve_settings(
+    rules: Sequence[LayerRule],
+    name: str,
+    layer_type: str,
+    usual: Mapping[str, Sequence[tuple[str, Any]]],
+) -> LayerSettings:
+    """What rules and other exceptions say about one layer.
+
+    Each value is the first one set in: the rules with `match`, the rules with `layer_type` only, of
+    equal ones the later first; what stands in `usual`. The first rule in that order alone decides
+    `quantize`.
+
+    Args:
+        rules: in the order of the config.
+        name: the layer's name.
+        layer_type: its Keras class name.
+        usual: for `weight_bits`, `activation_bits` and `activation_clipping` where each is looked
+            up next, with the value there, None for no exception; last the default, which is set.
+
+    Returns:
+        The settings of the layer, with the reason for them.
+    """
+    matching = [entry for entry in enumerate(rules) if entry[1].applies_to(name, layer_type)]
+    matching.sort(key=lambda entry: (entry[1].match is not None, entry[0]), reverse=True)
+    named = [(f"rules[{index}]", rule) for index, rule in matching]
+    reasons: list[str] = []
+    if any(not rule.quantize for _, rule in named):
+        source, strongest = named[0]
+        if not strongest.quantize:
+            return LayerSettings(
+                quantize=False,
+                weight_bits=None,
+                activation_bits=None,
+                activation_clipping=None,
+                reason=f"quantize=False from {source}",
+            )
+        reasons.append(f"quantize=True from {source}")
+    values, is_usual = {}, {}
+    for key, places in usual.items():
+        candidates = [(source, getattr(rule, key)) for source, rule in named]
+        candidates += places
+        source, values[key] = next(entry for entry in candidates if entry[1] is not None)
+        is_usual[key] = source == places[-1][0]
+        reasons += [] if is_usual[key] else [f"{key}={values[key]} from {source}"]
+    return LayerSettings(
+        quantize=True,
+        **values,
+        reason="; ".join(reasons) or "default",
+        usual_weight_bits=is_usual["weight_bits"],
+        usual_activation_bits=is_usual["activation_bits"],
+    )

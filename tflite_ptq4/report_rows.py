@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tflite_ptq4.advice import free_settings
+from tflite_ptq4.config_description import describe
 from tflite_ptq4.distributions import Distribution, tensor_distribution, weight_distribution
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.kernel_layout import kernel_matrix
@@ -68,7 +69,7 @@ def build_report(
         rows=tuple(rows),
         average_weight_bits=bits_of_weights / max(weight_count, 1),
         average_activation_bits=_average_activation_bits(graph, plan),
-        config=plan.config.describe(),
+        config=describe(plan.config),
         model=model,
         package_version=package_version,
         free_settings=free_settings(plan.config),

@@ -18,7 +18,23 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "good.yaml").write_text("version: 1\nweight_bits: 3\n", encoding="utf-8")
     (tmp_path / "bad.yaml").write_text("version: 1\n\nweight_bits: 1\n", encoding="utf-8")
     (tmp_path / "broken.yaml").write_text("version: [", encoding="utf-8")
+    (tmp_path / "worse.yaml").write_text(WORSE, encoding="utf-8")
     return tmp_path
+
+
+WORSE = """\
+version: 1
+weight_bitz: 3
+activation_bits: 99
+minimum_bits: 7
+maximum_bits: 2
+rules:
+- {macth: a, weight_bits: 9}
+- {match: b, weight_bits: 3}
+- {match: c, quantize: false, weight_bits: 4}
+weight_scale: max_abs
+weight_scale: maximum
+"""
 
 
 def test_list_names_the_presets(capsys: pytest.CaptureFixture) -> None:
@@ -65,8 +81,34 @@ def test_validate_refuses_each_invalid_file_by_one_sentence_with_its_line(
     assert f"{paths[2]}: A recipe must be valid YAML." in broken and "in line 1" in broken
     assert f"{paths[3]}: A recipe must be a readable UTF-8 file." in absent
     assert main(["recipes", "validate", "--json", *paths[:2]]) == 2
-    meanings = json.loads(capsys.readouterr().out)["files"]
+    result = json.loads(capsys.readouterr().out)
+    meanings = result["files"]
     assert meanings[paths[0]] is None and meanings[paths[1]].startswith("weights 3 bits")
+    assert result["problems"] == {paths[0]: [bad.removeprefix("tflite-ptq4: ")], paths[1]: []}
+
+
+def test_validate_lists_all_that_is_wrong_in_a_file_from_top_to_bottom(
+    folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = str(folder / "worse.yaml")
+    assert main(["recipes", "validate", path]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    expected = [
+        ("", "the key 'weight_scale' is written twice, in line 11"),
+        (", line 2", "A key must be a field of QuantizationConfig. Received: 'weight_bitz'."),
+        (", line 3", "`activation_bits` of QuantizationConfig must be an integer from 2 to 8."),
+        (", line 4", "`minimum_bits` must not exceed `maximum_bits`. Received: 7 and 2."),
+        (", line 7", "rules[0]: A key must be a field of LayerRule. Received: 'macth'."),
+        (
+            ", line 7",
+            "rules[0]: `weight_bits` of LayerRule must be an integer from 2 to 8, or None",
+        ),
+        (", line 9", "rules[2]: A LayerRule with `quantize=False` must set nothing else"),
+        (", line 10", "`weight_scale` of QuantizationConfig must be one of 'squared_error'"),
+    ]
+    assert len(lines) == len(expected)
+    for line, (place, sentence) in zip(lines, expected, strict=True):
+        assert line.startswith(f"tflite-ptq4: {path}{place}: ") and sentence in line
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from exported_networks import CONFIGS, calibrate, export_model, exported
 from runtimes import as_stored, interpreter, operator_names, outputs
 
 from tflite_ptq4 import QuantizationConfig
+from tflite_ptq4.config_description import describe
 from tflite_ptq4.file_inspection import inspect_file
 
 SUPPORT = Path(keras_networks.__file__).parent
@@ -72,7 +73,7 @@ def test_the_description_says_what_made_the_file(target: str) -> None:
     made = exported("residual", "w4a8")
     model = schema.ModelT.InitFromPackedBuf(made.file(target), 0)
     assert model.description.decode().startswith("tflite-ptq4 ")
-    assert CONFIGS["w4a8"].describe() in model.description.decode()
+    assert describe(CONFIGS["w4a8"]) in model.description.decode()
     assert model.version == 3
 
 

@@ -17,7 +17,7 @@ from tflite_ptq4.cli.argument_values import (
     seconds,
     thread_counts,
 )
-from tflite_ptq4.config import EFFORTS
+from tflite_ptq4.config_values import EFFORTS
 from tflite_ptq4.targets import LAYOUTS, TARGETS
 
 DEFAULT_PRESET = "w4a8"

@@ -9,9 +9,9 @@ from typing import Any
 
 from tflite_ptq4 import recipes
 from tflite_ptq4.cli.console import message, print_json, print_table
-from tflite_ptq4.config import QuantizationConfig
+from tflite_ptq4.config import QuantizationConfig, file_problems
+from tflite_ptq4.config_description import describe
 from tflite_ptq4.config_schema import recipe_schema
-from tflite_ptq4.errors import ConfigError
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -38,25 +38,30 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _validate(arguments: argparse.Namespace) -> None:
-    """Print what each file means; say of each that is refused where and why."""
-    meanings: dict[str, str | None] = {}
-    refusals = []
-    for path in arguments.files:
-        meanings[str(path)] = None
-        try:
-            meanings[str(path)] = QuantizationConfig.from_yaml(path).describe()
-        except ConfigError as error:
-            refusals.append(error)
+    """Print what each file means; of one that is refused, all that is wrong, and where."""
+    problems = {path: file_problems(path) for path in arguments.files}
+    meanings = {
+        str(path): None if found else describe(QuantizationConfig.from_yaml(path))
+        for path, found in problems.items()
+    }
     if arguments.json:
-        print_json({"files": meanings})
+        print_json(
+            {
+                "files": meanings,
+                "problems": {
+                    str(path): [str(e) for e in found] for path, found in problems.items()
+                },
+            }
+        )
     else:
         for path, meaning in meanings.items():
             if meaning is not None:
                 print(f"{path}: valid: {meaning}")
-    for error in refusals[:-1]:
+    errors = [error for found in problems.values() for error in found]
+    for error in errors[:-1]:
         message(f"tflite-ptq4: {error}")
-    if refusals:
-        raise refusals[-1]
+    if errors:
+        raise errors[-1]
 
 
 def _schema(arguments: argparse.Namespace) -> None:

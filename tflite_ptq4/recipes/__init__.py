@@ -44,28 +44,35 @@ def summary(name: str) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe as it was read, nothing checked yet.
+    """A recipe as it was read, its values not checked yet.
 
     Attributes:
         values: what the YAML holds.
         content: its text.
         path: of its file, None of a text.
+        repeated_keys: a problem for each key that is written again in one mapping; `values` holds
+            what was written last.
     """
 
     values: Any
     content: str
     path: str | None
+    repeated_keys: tuple[ConfigError, ...]
 
-    def place(self, key: Sequence[str | int] = ()) -> str:
-        """The beginning of a message about it: "<path>, line 3: ", or "" of a text.
+    def line(self, key: Sequence[str | int]) -> int | None:
+        """The line of a value, counted from 1, None of none.
 
         Args:
-            key: names and positions of the value that the message is about; what is not there is
-                passed over.
+            key: names and positions, from the outside to the inside; what is not there is passed
+                over.
         """
+        return _line(yaml.compose(self.content, Loader=yaml.SafeLoader), key)
+
+    def place(self, key: Sequence[str | int]) -> str:
+        """The beginning of a message about the value at `key`: "<path>, line 3: ", "" of a text."""
         if self.path is None:
             return ""
-        line = _line(yaml.compose(self.content, Loader=yaml.SafeLoader), key)
+        line = self.line(key)
         return f"{self.path}: " if line is None else f"{self.path}, line {line}: "
 
 
@@ -77,7 +84,7 @@ def read(source: str | os.PathLike[str]) -> Recipe:
             or any other string (then the text itself).
 
     Raises:
-        ConfigError: the file cannot be read, or the text is not YAML or writes a key twice.
+        ConfigError: the file cannot be read, or the text is not YAML.
     """
     path, content = None, source
     if not isinstance(source, str) or _is_path(source):
@@ -90,16 +97,18 @@ def read(source: str | os.PathLike[str]) -> Recipe:
                 f"Name an existing file, or one of the presets: {', '.join(names())}."
             ) from error
     try:
-        values = yaml.load(content, Loader=_StrictLoader)
+        loader = _StrictLoader(content)
+        values = loader.get_single_data()
     # Beyond YAMLError: an impossible date is a ValueError, endless nesting a RecursionError.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         problem = error if mark is None else f"{error.problem}, in line {mark.line + 1}"
-        raise ConfigError(
-            f"{f'{path}: ' if path else ''}A recipe must be valid YAML. Received: {problem}. "
-            "Correct that line."
-        ) from error
-    return Recipe(values, content, path)
+        raise ConfigError(f"{f'{path}: ' if path else ''}{_not_yaml(problem)}") from error
+    return Recipe(values, content, path, tuple(loader.repeated))
+
+
+def _not_yaml(problem: object) -> str:
+    return f"A recipe must be valid YAML. Received: {problem}. Correct that line."
 
 
 def _line(node: yaml.Node | None, key: Sequence[str | int]) -> int | None:
@@ -126,14 +135,18 @@ def _is_path(source: str) -> bool:
 class _StrictLoader(yaml.SafeLoader):
     """The safe loader, which by itself lets the later of two equal keys win in silence."""
 
+    def __init__(self, content: str) -> None:
+        super().__init__(content)
+        self.repeated: list[ConfigError] = []
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of a node whose keys all differ."""
+        """The mapping of a node; keys that are written again are noted."""
         seen: list[Any] = []
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is written twice", key_node.start_mark
-                )
+                line = key_node.start_mark.line + 1
+                problem = f"the key {key!r} is written twice, in line {line}"
+                self.repeated.append(ConfigError(_not_yaml(problem)))
             seen.append(key)
         return super().construct_mapping(node, deep=deep)
