@@ -89,3 +89,47 @@ def test_answers_of_another_size_are_refused() -> None:
     other = OpenModel(other.name, other.input_shapes, other.tensors, {"o": 3}, other.run)
     with pytest.raises(DataError, match="'a' gives 2 numbers for an image, 'b' gives 3"):
         compare_models(doubling("a"), other, IMAGES, threshold_db=0.0)
+
+
+def scaled(name: str, magnitudes: Sequence[float], outputs: int = 3) -> OpenModel:
+    """Tensors x * magnitude; the inputs of the tests are numbers from 0 to 19."""
+    names = tuple(f"t{i}" for i in range(len(magnitudes)))
+    return OpenModel(
+        name=name,
+        input_shapes={"x": (2,)},
+        tensors=tuple(OpenTensor(n, (n,), None, None) for n in names),
+        outputs={"output_0": outputs},
+        run=lambda images: [images[0] * np.float32(m) for m in magnitudes],
+    )
+
+
+def test_what_is_rounding_in_both_models_is_dead_and_does_not_count() -> None:
+    # A millionth of the median of 1, 1e-9, 1 and 1; both SQNRs are about -20 dB.
+    a, b = scaled("a", [1, 1e-9, 1, 1]), scaled("b", [1, 1e-8, 1, 1])
+    found = compare_models(a, b, IMAGES, threshold_db=50.0)
+    assert [layer.dead for layer in found.layers] == [False, True, False, False]
+    assert found.layers[1].sqnr_db == pytest.approx(-20 * np.log10(9), abs=1e-3)
+    assert (found.parting, found.largest_drop) == (None, None)
+    assert found.first_difference is found.layers[1]
+    assert [layer["dead"] for layer in found.to_dict()["layers"]] == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ([1, 1e-9, 1, 1], [1, 1e-3, 1, 1]),  # the second model invents something
+        ([1, 1e-3, 1, 1], [1, 1e-9, 1, 1]),  # the second model loses it
+        ([1, 1e-5, 1, 1], [1, 1e-4, 1, 1]),  # small, but far above rounding
+        ([1e-9, 1e-8, 1e-9, 1e-9], [1e-9, 1e-9, 1e-9, 1e-9]),  # all of a network may be small
+    ],
+)
+def test_what_one_model_holds_is_not_dead(first: list[float], second: list[float]) -> None:
+    found = compare_models(scaled("a", first), scaled("b", second), IMAGES, threshold_db=50.0)
+    assert not any(layer.dead for layer in found.layers)
+    assert found.parting is found.layers[1]
+
+
+def test_an_output_counts_however_small_it_is() -> None:
+    a, b = scaled("a", [1, 1, 1, 1e-9]), scaled("b", [1, 1, 1, 1e-8])
+    found = compare_models(a, b, IMAGES, threshold_db=50.0)
+    assert found.parting is found.layers[3]

@@ -42,9 +42,9 @@ ROWS = (
 )
 
 
-def compared(name: str, sqnr_db: float) -> LayerComparison:
+def compared(name: str, sqnr_db: float, dead: bool = False) -> LayerComparison:
     difference = 0.0 if sqnr_db == np.inf else 1.0
-    return LayerComparison("a", name, "name", False, 1, sqnr_db, 1.0, difference, None, None)
+    return LayerComparison("a", name, "name", False, 1, sqnr_db, 1.0, difference, None, None, dead)
 
 
 def test_a_report_gives_five_measures() -> None:
@@ -62,7 +62,12 @@ def test_a_report_gives_five_measures() -> None:
 
 
 def test_a_comparison_gives_the_error_of_the_second_model() -> None:
-    layers = (compared("x", np.inf), compared("y", 12.0), compared("z", -np.inf))
+    layers = (
+        compared("x", np.inf),
+        compared("y", 12.0),
+        compared("z", -np.inf),
+        compared("dead", -40.0, True),
+    )
     (data,) = comparison_node_data(ModelComparison("a", "b", 4, 20.0, layers, (), ()))
     assert data.values == {"y": 12.0}
 

@@ -18,6 +18,7 @@ from tflite_ptq4.open_models import OpenModel, OpenTensor
 
 _IMAGES_AT_ONCE = 8
 _GOOD_DB = 40.0  # an error of one percent of the signal
+_DEAD = 1e-6  # of the usual magnitude; the rounding of float32 sums of a few hundred terms
 _OFF_GRID = 1e-2  # of a step; float32 keeps scale * q within 0.004 for every 16-bit q
 
 
@@ -36,6 +37,9 @@ class LayerComparison:
         max_difference: largest absolute difference.
         integers_that_differ: how many of all, where both lie on the same grid; None elsewhere.
         most_steps: the largest difference in steps of that grid, None elsewhere.
+        dead: whether both hold next to nothing, in root mean square less than a millionth of what
+            the layers of the first model hold (their median). What is left there is rounding, and
+            its SQNR says nothing. An output is never dead.
     """
 
     first: str
@@ -48,6 +52,7 @@ class LayerComparison:
     max_difference: float
     integers_that_differ: int | None
     most_steps: int | None
+    dead: bool
 
     @property
     def equal(self) -> bool:
@@ -84,18 +89,22 @@ class ModelComparison:
 
     @property
     def parting(self) -> LayerComparison | None:
-        """The first layer below the threshold."""
-        return next((layer for layer in self.layers if layer.sqnr_db < self.threshold_db), None)
+        """The first layer below the threshold, dead ones left aside."""
+        return next((layer for layer in self._alive if layer.sqnr_db < self.threshold_db), None)
 
     @property
     def largest_drop(self) -> tuple[LayerComparison, LayerComparison] | None:
         """The two neighbours between which the SQNR falls most, below 40 dB; None where none is."""
         drops = [
             (min(before.sqnr_db, _GOOD_DB) - after.sqnr_db, before, after)
-            for before, after in pairwise(self.layers)
+            for before, after in pairwise(self._alive)
         ]
         drop, before, after = max(drops, key=lambda entry: entry[0], default=(0.0, None, None))
         return (before, after) if before and after and drop > 0 else None
+
+    @property
+    def _alive(self) -> list[LayerComparison]:
+        return [layer for layer in self.layers if not layer.dead]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; an infinite SQNR (no difference at all) is None, as JSON asks."""
@@ -166,12 +175,13 @@ def compare_models(
                     f"{name!r}. Check the images, and the layers before it."
                 )
     outputs = set(first.outputs.values())
+    dead_below = _DEAD * float(np.median([sums.magnitudes[0] for _, sums in pairs]))
     return ModelComparison(
         first=first.name,
         second=second.name,
         images=len(images),
         threshold_db=threshold_db,
-        layers=tuple(sums.row(match, match.first in outputs) for match, sums in pairs),
+        layers=tuple(sums.row(match, match.first in outputs, dead_below) for match, sums in pairs),
         only_in_first=_without(tensors[0], {match.first for match, _ in pairs}),
         only_in_second=_without(tensors[1], {match.second for match, _ in pairs}),
     )
@@ -225,7 +235,7 @@ class _Sums:
     def __init__(self, first: OpenTensor, second: OpenTensor) -> None:
         self.first, self.second = first, second
         self.signal = self.other_signal = self.noise = self.product = 0.0
-        self.elements, self.max_difference = 0, 0.0
+        self.images, self.elements, self.max_difference = 0, 0, 0.0
         self.finite = {"first": True, "second": True}
         self.step = _common_step(first, second)
         self.differ = self.most_steps = 0
@@ -238,6 +248,7 @@ class _Sums:
         if not all(self.finite.values()):
             return
         difference = np.abs(a - b)
+        self.images += a.shape[0]
         self.elements = a.shape[1]
         self.signal += float((a * a).sum())
         self.other_signal += float((b * b).sum())
@@ -253,8 +264,14 @@ class _Sums:
             self.differ += int(np.count_nonzero(apart))
             self.most_steps = max(self.most_steps, int(apart.max()))
 
-    def row(self, match: Match, is_output: bool) -> LayerComparison:
-        """The row of the pair."""
+    @property
+    def magnitudes(self) -> tuple[float, float]:
+        """The root mean squares of the two tensors."""
+        count = max(self.images * self.elements, 1)
+        return math.sqrt(self.signal / count), math.sqrt(self.other_signal / count)
+
+    def row(self, match: Match, is_output: bool, dead_below: float) -> LayerComparison:
+        """The row of the pair; both are dead where both magnitudes are less than a bound."""
         length = math.sqrt(self.signal * self.other_signal)
         on_grid = self.step is not None
         return LayerComparison(
@@ -268,6 +285,7 @@ class _Sums:
             max_difference=self.max_difference,
             integers_that_differ=self.differ if on_grid else None,
             most_steps=self.most_steps if on_grid else None,
+            dead=not is_output and max(self.magnitudes) < dead_below,
         )
 
 

@@ -77,9 +77,13 @@ def comparison_node_data(comparison: ModelComparison) -> tuple[NodeData, ...]:
     """How far each layer of the second model, a `.tflite` file, is from the first model.
 
     Returns:
-        SQNR in decibels; equal layers are left out.
+        SQNR in decibels; equal and dead layers are left out.
     """
-    found = {layer.second: layer.sqnr_db for layer in comparison.layers if not layer.equal}
+    found = {
+        layer.second: layer.sqnr_db
+        for layer in comparison.layers
+        if not (layer.equal or layer.dead)
+    }
     return (NodeData("SQNR", _known(found), _DECIBELS),)
 
 

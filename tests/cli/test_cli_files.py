@@ -181,6 +181,24 @@ class TestCompare:
         assert "Not compared: 15 of" in out
         assert out.count("tensor_") == 4 + 12 and ", ..." in out
 
+    def test_dead_layers_are_named_and_do_not_count(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for name, magnitude in (("alive.tflite", 1e-9), ("other.tflite", 1e-8)):
+            network = TinyModel()
+            image, nothing, result = (network.activation((1, 2, 2, 1)) for _ in range(3))
+            factor = network.constant(np.array([magnitude], np.float32))
+            network.operator("MUL", [image, factor], nothing)
+            network.operator("ADD", [image, nothing], result)
+            (folder / name).write_bytes(network.to_bytes([image], [result]))
+        models = [str(folder / name) for name in ("alive.tflite", "other.tflite")]
+        assert main(["compare", *models, "--data", str(folder / "unlabelled.npy")]) == 0
+        out = capsys.readouterr().out
+        (row,) = [line for line in out.splitlines() if line.split()[0:1] == ["tensor_1"]]
+        assert row.split()[3] == "dead"
+        (note,) = [line for line in out.splitlines() if line.startswith("Dead: 1 with")]
+        assert note.endswith(": tensor_1")
+
 
 def _write(name: str, content: bytes) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_bytes(content)

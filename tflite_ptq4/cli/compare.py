@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from tflite_ptq4.open_models import OpenModel, open_keras, open_tflite
 from tflite_ptq4.progress import track
 from tflite_ptq4.runnable_models import read_model_file
 
-_NAMED = 12  # layers without a partner that are named in a line; JSON has them all
+_NAMED = 12  # layers that are named in a line; JSON has them all
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -78,14 +79,19 @@ def _print(comparison: ModelComparison, data: Path) -> None:
         ("layer", "in the second", "matched by", "SQNR", "cosine", "max diff", "integers differ"),
         [_row(layer) for layer in comparison.layers],
     )
+    dead = [layer.first for layer in comparison.layers if layer.dead]
+    if dead:
+        print(
+            f"Dead: {len(dead)} with next to nothing in them, in both models; what is there is "
+            f"rounding, and its SQNR does not count: {_shortened(dead)}"
+        )
     for name, layers in (
         (comparison.first, comparison.only_in_first),
         (comparison.second, comparison.only_in_second),
     ):
         if layers:
-            more = ", ..." if len(layers) > _NAMED else ""
-            shown = ", ".join(_short(layer) for layer in layers[:_NAMED])
-            print(f"Not compared: {len(layers)} of {name} without a partner: {shown}{more}")
+            shown = _shortened(layers)
+            print(f"Not compared: {len(layers)} of {name} without a partner: {shown}")
     print(_conclusion(comparison))
 
 
@@ -98,7 +104,7 @@ def _row(layer: LayerComparison) -> tuple[str, ...]:
         _short(layer.first) + (" (output)" if layer.is_output else ""),
         _short(layer.second),
         layer.matched_by,
-        decibels(layer.sqnr_db),
+        "dead" if layer.dead else decibels(layer.sqnr_db),
         number(layer.cosine, "{:.6f}"),
         f"{layer.max_difference:.3g}",
         differ,
@@ -124,6 +130,11 @@ def _conclusion(comparison: ModelComparison) -> str:
 
 def _named(layer: LayerComparison) -> str:
     return f"{_short(layer.first)} ({decibels(layer.sqnr_db)})"
+
+
+def _shortened(layers: Sequence[str]) -> str:
+    more = ", ..." if len(layers) > _NAMED else ""
+    return ", ".join(map(_short, layers[:_NAMED])) + more
 
 
 def _short(name: str) -> str:
