@@ -228,6 +228,19 @@ def test_statistics_of_another_model_are_refused(statistics) -> None:
         quantize_model(build("depthwise"), statistics, W4A8)
 
 
+def test_statistics_of_another_size_are_refused_but_those_of_a_model_for_any_size_fit() -> None:
+    def network(side: int | None) -> keras.Model:
+        inputs = keras.Input((side, side, 3), name="image")
+        conv = layers.Conv2D(4, 3, kernel_initializer="ones", name="conv")
+        return keras.Model(inputs, conv(inputs), name=f"of_{side}")
+
+    images = np.ones((2, 8, 8, 3), np.float32)
+    with pytest.raises(StatisticsError, match=r"sizes of its inputs.*'of_10' is"):
+        quantize_model(network(10), calibrate(network(8), images), W4A8)
+    quantized = quantize_model(network(None), calibrate(network(None), images), W4A8)
+    assert quantized.to_tflite(input_shapes=(10, 10, 3))
+
+
 def test_statistics_that_lack_a_tensor_are_refused(model, statistics) -> None:
     kept = dict(list(statistics.items())[:-1])
     with pytest.raises(StatisticsError, match="must hold every tensor"):

@@ -127,7 +127,12 @@ class LayerGraph:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of structure and weights: statistics belong to the graph they came from."""
+        """A hash of structure, weights and sizes of the inputs, which statistics belong to.
+
+        Values of another size are distributed otherwise: padding weighs more in smaller images, and
+        a mean over fewer positions varies more. A size that is open hashes as open, so that the
+        statistics of a network for any size are good for each.
+        """
         digest = hashlib.sha256()
         for node in self.nodes:
             facts = (node.name, node.kind, node.inputs, node.outputs, node.activation)
@@ -135,7 +140,8 @@ class LayerGraph:
             for array in (node.kernel, node.bias):
                 if array is not None:
                     digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
-        digest.update(repr((self.inputs, self.outputs)).encode())
+        sizes = [self.shapes[name][1:] for name in self.inputs]
+        digest.update(repr((self.inputs, sizes, self.outputs)).encode())
         return digest.hexdigest()[:16]
 
 

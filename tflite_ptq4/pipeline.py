@@ -197,9 +197,9 @@ def quantize_model(
     require_quantizable(lowered.graph, model.name)
     if statistics.fingerprint != lowered.graph.fingerprint:
         raise StatisticsError(
-            f"`statistics` must come from this model with these weights. Received: statistics of "
-            f"{statistics.fingerprint}, while {model.name!r} is {lowered.graph.fingerprint}. "
-            "Calibrate this model."
+            "`statistics` must come from this model, with these weights and sizes of its inputs. "
+            f"Received: statistics of {statistics.fingerprint}, while {model.name!r} is "
+            f"{lowered.graph.fingerprint}. Calibrate this model."
         )
     if images is None:
         config = config.without_images()

@@ -441,6 +441,21 @@ def test_the_fingerprint_tells_models_apart() -> None:
     assert fingerprint() == found[0]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [((8, 8), (8, 8), True), ((8, 8), (8, 10), False), ((None, None), (8, 8), False)],
+)
+def test_the_fingerprint_tells_sizes_of_the_input_apart_but_not_of_the_batch(
+    first: tuple, second: tuple, same: bool
+) -> None:
+    def fingerprint(size: tuple, batch: int | None) -> str:
+        inputs = keras.Input((*size, 3), batch_size=batch, name="image")
+        conv = layers.Conv2D(2, 3, kernel_initializer="ones", name="conv")
+        return lower(keras.Model(inputs, conv(inputs))).graph.fingerprint
+
+    assert (fingerprint(first, None) == fingerprint(second, 4)) == same
+
+
 def test_tensors_are_released_after_their_last_use() -> None:
     nodes = [
         Node("a", "relu", "ReLU", ("image",), ("a",)),

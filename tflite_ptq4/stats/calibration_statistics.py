@@ -31,7 +31,7 @@ class CalibrationStatistics(Mapping[str, TensorStatistics]):
 
     Attributes:
         images: number of images seen.
-        fingerprint: hash of the graph and the weights of the model that was calibrated, as the
+        fingerprint: hash of the model that was calibrated, its weights and input sizes, as the
             caller defines it. Statistics of another model must not be merged into these.
         tensors: the mapping itself, in the model's order.
     """
