@@ -432,6 +432,21 @@ class TestReplace:
             QuantizationConfig().replace(weights_bits=3)
 
 
+class TestAverageWeightBits:
+    @pytest.mark.parametrize(
+        ("average", "bits"), [(2.0, 2), (3.5, 3), (4.0, 4), (4.15, 4), (7.5, 7), (8.0, 8)]
+    )
+    def test_a_budget_pays_for_what_lies_above_whole_bits(self, average: float, bits: int) -> None:
+        preset = QuantizationConfig.preset("w4a8")
+        assert preset.with_average_weight_bits(average) == preset.replace(
+            weight_bits=bits, weight_bit_budget=average
+        )
+
+    def test_an_allocation_meets_the_average(self) -> None:
+        preset = QuantizationConfig.preset("paper_w4a4")
+        assert preset.with_average_weight_bits(3.5) == preset.replace(average_weight_bits=3.5)
+
+
 DEFAULT = {"weight_bits": 4, "activation_bits": 6, "activation_clipping": "auto"}
 NAME_3, NAME_5 = LayerRule(match="conv*", weight_bits=3), LayerRule(match="*_1", weight_bits=5)
 TYPE_2 = LayerRule(layer_type="Conv2D", weight_bits=2)

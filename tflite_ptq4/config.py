@@ -199,6 +199,19 @@ class QuantizationConfig:
             bias_correction=self.bias_correction or (self.output_matching and corrects),
         )
 
+    def with_average_weight_bits(self, average: float) -> QuantizationConfig:
+        """The config with another average of the bits of a weight, where no rule names them.
+
+        An allocation per channel meets the average. Otherwise a weight gets the whole bits of it,
+        and `weight_bit_budget` pays for `maximum_bits` in some layers with the rest.
+
+        Raises:
+            ConfigError: the average is not from 2 to 8, or not between the bounds of an allocation.
+        """
+        if self.weight_bit_allocation != "none":
+            return self.replace(average_weight_bits=average)
+        return self.replace(weight_bits=int(average), weight_bit_budget=average)
+
     def for_layer(
         self,
         name: str,

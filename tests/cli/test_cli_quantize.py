@@ -59,7 +59,7 @@ def test_quantize_writes_a_file_and_says_what_it_cost(
     assert f"Wrote out.tflite: {size:,} bytes, target int8_container, float32 input" in out
     assert f"(model.keras: {float_size:,} bytes)" in out
     assert "average bits: " in out
-    assert "On the 10 calibration images, run in LiteRT: agreement with the float model" in out
+    assert "On the 10 images of images.npz, run in LiteRT: agreement with the float model" in out
     assert "Calibrating: 1 of 1" in err
     assert "Quantizing: " in err
     report = inspect_file((folder / "out.tflite").read_bytes())
@@ -91,6 +91,47 @@ def test_quantize_writes_a_report_of_what_each_layer_costs(
     assert report["worst"][0]["layer"] in page
 
 
+def test_the_report_draws_the_accuracy_over_the_bits_that_were_asked_for(
+    folder: Path, capsys: pytest.CaptureFixture[str], rng: np.random.Generator
+) -> None:
+    held_out = rng.integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
+    np.savez(folder / "held_out.npz", x=held_out, y=rng.integers(0, 4, 12))
+    curve = ["--report", "report", "--data", "held_out.npz", "--accuracy-over-bits", "3,8"]
+    assert main([*QUANTIZE, "--effort", "fast", *curve, "--json"]) == 0
+    out = capsys.readouterr().out
+    comparison = json.loads(out[out.index("{") :])["comparison"]
+    assert comparison["images"] == 12
+    (own, top1, name), *others = comparison["accuracy_over_bits"]
+    assert (name, top1) == ("out.tflite", comparison["top1"])
+    assert [name for _, _, name in others] == ["3 bits", "8 bits"]
+    # The first and the last layer have 8 bits, so that an average lies above what was asked for.
+    assert 3 < others[0][0] < own < others[1][0] == 8
+    assert all(0 <= accuracy <= 1 for _, accuracy, _ in others)
+    outcome = json.loads((folder / "report/report.json").read_text())["outcome"]
+    assert outcome["accuracy_over_bits"] == comparison["accuracy_over_bits"]
+    assert "Accuracy over average bits of a weight" in (folder / "report/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--accuracy-over-bits", "4"], "give --report DIR"),
+        (["--report", "r", "--accuracy-over-bits", "1"], "must be numbers from 2 to 8, got '1'"),
+        (
+            ["--report", "r", "--accuracy-over-bits", "4", "--data", "plain.npy"],
+            "must have images with labels. Received: plain.npy. Give them with --data.",
+        ),
+    ],
+)
+def test_a_curve_that_cannot_be_drawn_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], sentence: str
+) -> None:
+    np.save(folder / "plain.npy", np.zeros((2, 8, 8, 3), np.float32))
+    assert main([*QUANTIZE, *options]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (folder / "out.tflite").exists()
+
+
 def test_the_folder_of_a_report_is_checked_before_any_work(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,8 +152,8 @@ def test_quantize_gives_json_and_the_same_bytes_twice(
         "int8",
     )
     assert result["float_model_bytes"] == (folder / "model.keras").stat().st_size
-    assert result["on_calibration_images"]["images"] == 10
-    assert 0 <= result["on_calibration_images"]["agreement"] <= 1
+    assert result["comparison"]["images"] == 10
+    assert 0 <= result["comparison"]["agreement"] <= 1
     assert inspect_file(first).activations[0].type == "INT8"
     assert main([*QUANTIZE, "--io", "int8", "--json"]) == 0
     assert (folder / "out.tflite").read_bytes() == first
@@ -143,7 +184,7 @@ def test_nothing_is_said_to_be_left_out_that_the_recipe_does_not_have(
     argv = ["quantize", "model.keras", "--output", "out.tflite", "--statistics", "stats.npz"]
     assert main([*argv, "--recipe", "mine.yaml", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out[out.index("{") :])["on_calibration_images"] is None
+    assert json.loads(out[out.index("{") :])["comparison"] is None
     assert "left out" not in err
 
 
@@ -172,7 +213,7 @@ def test_every_preset_gives_each_of_its_targets(
     assert result["target"] == target
     assert not [row for row in result["report"]["rows"] if not row["quantized"]]
     # A tiny network, so few answers are clear-cut; noise as strong as the signal is 0 dB.
-    assert result["on_calibration_images"]["sqnr_db"] > 5
+    assert result["comparison"]["sqnr_db"] > 5
 
 
 def test_evaluate_mixes_keras_and_tflite(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,8 +247,8 @@ def _input_of(path: str) -> dict:
 @pytest.mark.parametrize(
     ("options", "size", "sentence"),
     [
-        ([], [8, 8], "On the 10 calibration images, run in LiteRT: agreement"),
-        (["--input-size", "8", "8"], [8, 8], "On the 10 calibration images, run in LiteRT"),
+        ([], [8, 8], "On the 10 images of images.npz, run in LiteRT: agreement"),
+        (["--input-size", "8", "8"], [8, 8], "On the 10 images of images.npz, run in LiteRT"),
         (["--input-size", "6", "9"], [6, 9], "The images have another size than the file's input"),
     ],
 )
@@ -287,8 +328,8 @@ def test_a_model_of_several_inputs_takes_an_array_for_each(
     argv = ["quantize", "model.keras", "--output", "out.tflite"]
     assert main([*argv, *TWO, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["on_calibration_images"]["images"] == 10
-    assert result["on_calibration_images"]["sqnr_db"] > 10
+    assert result["comparison"]["images"] == 10
+    assert result["comparison"]["sqnr_db"] > 10
     assert result["input_shapes"] == {"pose": [5], "view": [8, 6, 3]}
     in_one_go = (two_inputs / "out.tflite").read_bytes()
     arrays = dict(np.load("two.npz"))

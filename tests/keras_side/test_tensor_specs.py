@@ -34,7 +34,6 @@ def test_the_graph_at_a_size_says_the_shapes_there_and_the_model_stays_open() ->
     lowered = lower(network(None, 6))
     fixed = at_sizes(lowered, {"image": (8, 6, 3)})
     assert fixed.graph.shapes == lower(network(8, 6)).graph.shapes
-    assert fixed.graph.fingerprint == lower(network(8, 6)).graph.fingerprint
     assert fixed.graph.fingerprint != lowered.graph.fingerprint
     assert fixed.trace.input_shapes == ((None, None, 6, 3),)
     assert lowered.graph.shapes["half"] == (None, None, 3, 4)

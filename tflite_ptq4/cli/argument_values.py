@@ -58,6 +58,14 @@ def thread_counts(text: str) -> list[int]:
     return list(dict.fromkeys(positive_integer(part) for part in text.split(",")))
 
 
+def averages_of_bits(text: str) -> list[float]:
+    """Parse `4` or `3,4,4.5,8`: bits of a weight on average."""
+    values = list(dict.fromkeys(finite_numbers(text)))
+    if not all(2 <= value <= 8 for value in values):
+        raise argparse.ArgumentTypeError(f"must be numbers from 2 to 8, got {text!r}")
+    return values
+
+
 def seconds(text: str) -> float:
     """Parse a time of at least 0 seconds."""
     try:

@@ -9,19 +9,26 @@ from typing import Any, NoReturn
 
 from tflite_ptq4.benchmark.effort import DELEGATES, DeviceEffort, HostEffort
 from tflite_ptq4.cli.argument_values import (
-    ChannelValues,
     at_least,
+    averages_of_bits,
     finite_number,
-    finite_numbers,
     positive_integer,
     seconds,
     thread_counts,
+)
+from tflite_ptq4.cli.shared_arguments import (
+    IMAGES_HELP,
+    add_framework,
+    add_image_preparation,
+    add_model,
+    add_model_explorer,
+    add_path,
+    add_threads,
 )
 from tflite_ptq4.config_values import EFFORTS
 from tflite_ptq4.targets import LAYOUTS, TARGETS
 
 DEFAULT_PRESET = "w4a8"
-FRAMEWORKS = ("auto", "keras", "tf_keras")
 DEFAULT_SAMPLES = 64
 DEFAULT_VALIDATED = 16
 DEFAULT_THRESHOLD_DB = 20.0
@@ -67,7 +74,11 @@ def _add_recipes(commands: Any) -> None:
     for name, text, declare in (
         ("list", "Name the shipped recipes, the presets, and say what each means.", _nothing),
         ("show", "Print a shipped recipe, to start one of your own from.", _recipe_name),
-        ("validate", "Check recipes; says in which line one cannot be meant.", _recipe_files),
+        (
+            "validate",
+            "Check recipes; lists what cannot be meant, and in which line.",
+            _recipe_files,
+        ),
         ("schema", "Print the JSON schema, by which editors complete recipes.", _nothing),
     ):
         _add_command(actions, name, text, declare)
@@ -86,13 +97,15 @@ def _recipe_files(parser: argparse.ArgumentParser) -> None:
 
 
 def _quantize(parser: argparse.ArgumentParser) -> None:
-    _model(parser)
-    _path(parser, "--calibration", "PATH", f"{_IMAGES_HELP}; needed unless --statistics is given")
-    _path(parser, "--statistics", "STATS", "statistics that `calibrate` wrote, in place of images")
-    _path(parser, "--output", "OUT.tflite", "the file to write", required=True)
+    add_model(parser)
+    add_path(parser, "--calibration", "PATH", f"{IMAGES_HELP}; needed unless --statistics is given")
+    add_path(
+        parser, "--statistics", "STATS", "statistics that `calibrate` wrote, in place of images"
+    )
+    add_path(parser, "--output", "OUT.tflite", "the file to write", required=True)
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--preset", metavar="NAME", help=f"a shipped recipe ({DEFAULT_PRESET})")
-    _path(choice, "--recipe", "FILE.yaml", "a recipe of your own")
+    add_path(choice, "--recipe", "FILE.yaml", "a recipe of your own")
     parser.add_argument(
         "--effort",
         choices=EFFORTS,
@@ -125,22 +138,37 @@ def _quantize(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let the file take any number of images at a time, by resizing its inputs",
     )
-    _path(parser, "--plan", "PLAN.json", "also write the plan, layer by layer")
-    _path(
+    add_path(parser, "--plan", "PLAN.json", "also write the plan, layer by layer")
+    add_path(
         parser,
         "--report",
         "DIR",
         "also write a report, report.html and report.json: what each layer costs, what to try",
     )
-    _model_explorer(parser)
-    _image_preparation(parser, samples=DEFAULT_SAMPLES)
+    add_path(
+        parser,
+        "--data",
+        "PATH",
+        "images to compare the file with the float model on, all of them; with labels for the "
+        "accuracies (the calibration images)",
+    )
+    parser.add_argument(
+        "--accuracy-over-bits",
+        type=averages_of_bits,
+        default=[],
+        metavar="N,N",
+        help="also quantize with so many bits per weight on average, such as 3,4,5,6,8, and draw "
+        "the accuracies in the report; takes labelled images, and as long again for each",
+    )
+    add_model_explorer(parser)
+    add_image_preparation(parser, samples=DEFAULT_SAMPLES)
 
 
 def _calibrate(parser: argparse.ArgumentParser) -> None:
-    _model(parser)
-    _path(parser, "--calibration", "PATH", _IMAGES_HELP, required=True)
-    _path(parser, "--output", "STATS", "the statistics file to write", required=True)
-    _image_preparation(parser, samples=DEFAULT_SAMPLES)
+    add_model(parser)
+    add_path(parser, "--calibration", "PATH", IMAGES_HELP, required=True)
+    add_path(parser, "--output", "STATS", "the statistics file to write", required=True)
+    add_image_preparation(parser, samples=DEFAULT_SAMPLES)
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
@@ -151,19 +179,19 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="Keras models and .tflite files; the first is what the others are compared with",
     )
-    _framework(parser)
-    _path(
-        parser, "--data", "PATH", f"{_IMAGES_HELP}, with labels for the accuracies", required=True
+    add_framework(parser)
+    add_path(
+        parser, "--data", "PATH", f"{IMAGES_HELP}, with labels for the accuracies", required=True
     )
-    _threads(parser)
-    _image_preparation(parser, samples=None)
+    add_threads(parser)
+    add_image_preparation(parser, samples=None)
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", type=Path, metavar="A", help="a Keras model or a .tflite file")
     parser.add_argument("second", type=Path, metavar="B", help="the one that is held against it")
-    _framework(parser)
-    _path(parser, "--data", "PATH", _IMAGES_HELP, required=True)
+    add_framework(parser)
+    add_path(parser, "--data", "PATH", IMAGES_HELP, required=True)
     parser.add_argument(
         "--threshold",
         type=finite_number,
@@ -172,9 +200,9 @@ def _compare(parser: argparse.ArgumentParser) -> None:
         help="a layer with an SQNR below it is where the models part, and the exit code is 1 "
         f"({DEFAULT_THRESHOLD_DB:g})",
     )
-    _threads(parser)
-    _model_explorer(parser)
-    _image_preparation(parser, samples=DEFAULT_SAMPLES)
+    add_threads(parser)
+    add_model_explorer(parser)
+    add_image_preparation(parser, samples=DEFAULT_SAMPLES)
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
@@ -218,84 +246,20 @@ def _benchmark(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("Android")
     group.add_argument("--android", action="store_true", help="measure on a device, through adb")
     group.add_argument("--serial", metavar="S", help="which one, as `adb devices` calls it")
-    _path(group, "--benchmark-binary", "PATH", "TensorFlow's benchmark_model for the device's ABI")
+    add_path(
+        group, "--benchmark-binary", "PATH", "TensorFlow's benchmark_model for the device's ABI"
+    )
     group.add_argument(
         "--cool-down",
         type=seconds,
         metavar="SECONDS",
         help=f"pause before each run ({DeviceEffort.cool_down:g})",
     )
-    _path(group, "--keep", "FOLDER", "write all that benchmark_model prints there")
+    add_path(group, "--keep", "FOLDER", "write all that benchmark_model prints there")
     group.add_argument(
         "--validate",
         action="store_true",
         help="also run images on the device and here, and compare the outputs",
     )
-    _path(group, "--data", "PATH", f"of --validate: {_IMAGES_HELP} (made-up values)")
-    _image_preparation(parser, samples=DEFAULT_VALIDATED)
-
-
-_IMAGES_HELP = (
-    "an .npz or .npy of images (key x, labels y), or a folder of pictures; for several inputs an "
-    ".npz with an array for each, under its name"
-)
-
-
-def _model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model",
-        type=Path,
-        metavar="MODEL",
-        help="a .keras file; of tf_keras also an .h5 file or the folder of a SavedModel",
-    )
-    _framework(parser)
-
-
-def _framework(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--framework",
-        choices=FRAMEWORKS,
-        default=FRAMEWORKS[0],
-        help="what reads the model, Keras 3 or tf_keras (auto: what wrote it)",
-    )
-
-
-def _threads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=positive_integer, default=2, help="threads of LiteRT (2)")
-
-
-def _path(
-    parser: argparse._ActionsContainer, option: str, metavar: str, text: str, **keywords: Any
-) -> None:
-    parser.add_argument(option, type=Path, metavar=metavar, help=text, **keywords)
-
-
-def _model_explorer(parser: argparse.ArgumentParser) -> None:
-    text = "also write node data for Model Explorer: bits and errors over the graph of the .tflite"
-    _path(parser, "--model-explorer", "DIR", text)
-
-
-def _image_preparation(parser: argparse.ArgumentParser, *, samples: int | None) -> None:
-    group = parser.add_argument_group("images")
-    group.add_argument(
-        "--samples",
-        type=positive_integer,
-        default=samples,
-        metavar="N",
-        help=f"how many images, evenly spread over the sorted set ({samples or 'all'})",
-    )
-    for option, text in (
-        ("--resize", "length that the short side gets, in pixels"),
-        ("--crop", "side of the centred square that is kept, in pixels"),
-    ):
-        group.add_argument(option, type=positive_integer, metavar="PIXELS", help=text)
-    for option, default in (("--mean", 0.0), ("--std", 1.0)):
-        group.add_argument(
-            option,
-            type=finite_numbers,
-            nargs="+",
-            action=ChannelValues,
-            default=default,
-            metavar="VALUE",
-            help=f"one number or three, for (pixel - mean) / std ({default:g})",
-        )
+    add_path(group, "--data", "PATH", f"of --validate: {IMAGES_HELP} (made-up values)")
+    add_image_preparation(parser, samples=DEFAULT_VALIDATED)

@@ -156,7 +156,7 @@ def _inputs(
             yield made_up_inputs(list(details.values()), seed)
         return
     shapes = {name: tuple(map(int, detail["shape"][1:])) for name, detail in details.items()}
-    images = images_from(arguments.data, arguments, shapes).images
+    images = images_from(arguments.data, arguments, shapes, arguments.samples).images
     for index in track(title, range(len(images[0]))):
         yield [
             to_stored(array[index : index + 1], detail)

@@ -22,10 +22,10 @@ def run(arguments: argparse.Namespace) -> None:
         import_tensorflow()
         model = load_model(arguments.model, arguments.framework)
         shapes = input_shapes(model)
-        images = images_from(arguments.calibration, arguments, shapes).named(shapes)
+        images = images_from(arguments.calibration, arguments, shapes, arguments.samples)
         from tflite_ptq4.keras_side.array_calibration import calibrate
 
-        statistics = calibrate(model, images, progress=partial(track, "Calibrating"))
+        statistics = calibrate(model, images.named(shapes), progress=partial(track, "Calibrating"))
     statistics.save(arguments.output)
     size = arguments.output.stat().st_size
     if arguments.json:

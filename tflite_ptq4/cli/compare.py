@@ -46,7 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
             )
     with results_only_on_stdout():
         first, second = (_opened(path, arguments) for path in (arguments.first, arguments.second))
-        images = images_from(arguments.data, arguments, common_input_shapes([first, second]))
+        shapes = common_input_shapes([first, second])
+        images = images_from(arguments.data, arguments, shapes, arguments.samples)
         comparison = compare_models(
             first,
             second,

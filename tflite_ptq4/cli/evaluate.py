@@ -35,7 +35,8 @@ def run(arguments: argparse.Namespace) -> None:
             check_model_file(path, arguments.framework)
     with results_only_on_stdout():
         models = [_runnable(path, arguments) for path in arguments.models]
-        images = images_from(arguments.data, arguments, common_input_shapes(models))
+        shapes = common_input_shapes(models)
+        images = images_from(arguments.data, arguments, shapes, arguments.samples)
         for model in models:
             if model.outputs > 1:
                 message(f"{model.name} has {model.outputs} outputs; its first is measured.")

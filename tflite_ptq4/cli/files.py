@@ -59,7 +59,10 @@ def check_images(path: Path) -> None:
 
 
 def images_from(
-    path: Path, arguments: argparse.Namespace, input_shapes: Mapping[str, Shape]
+    path: Path,
+    arguments: argparse.Namespace,
+    input_shapes: Mapping[str, Shape],
+    samples: int | None,
 ) -> ImageSet:
     """Read the images of a command, prepared as its arguments say.
 
@@ -67,6 +70,7 @@ def images_from(
         path: the file or folder.
         arguments: of the command.
         input_shapes: for each input of the model its shape without the batch axis.
+        samples: how many are read, None for all.
 
     Raises:
         DataError: they cannot be read, or do not fit the model.
@@ -74,7 +78,7 @@ def images_from(
     preparation = {name: getattr(arguments, name) for name in _UNPREPARED}
     if len(input_shapes) == 1:
         (shape,) = input_shapes.values()
-        return load_images(path, samples=arguments.samples, input_shape=shape, **preparation)
+        return load_images(path, samples=samples, input_shape=shape, **preparation)
     asked = [f"--{name}" for name, value in preparation.items() if value != _UNPREPARED[name]]
     if asked:
         raise DataError(
@@ -82,4 +86,4 @@ def images_from(
             f"Received: {', '.join(asked)} for the inputs {', '.join(input_shapes)}. Save each "
             "array as the model expects it."
         )
-    return load_inputs(path, input_shapes, samples=arguments.samples)
+    return load_inputs(path, input_shapes, samples=samples)

@@ -17,8 +17,8 @@ from tflite_ptq4.cli.files import check_folder, check_images, check_output, imag
 from tflite_ptq4.cli.overlays import overlay
 from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow, native_stderr_held_back
 from tflite_ptq4.config import QuantizationConfig
-from tflite_ptq4.errors import ConfigError, TargetError
-from tflite_ptq4.evaluation import EvaluationRow, evaluate_models
+from tflite_ptq4.errors import ConfigError, DataError, TargetError
+from tflite_ptq4.evaluation import evaluate_models
 from tflite_ptq4.image_data import ImageSet
 from tflite_ptq4.input_arrays import Images
 from tflite_ptq4.input_shapes import Shape, fixed_input_shapes
@@ -38,11 +38,17 @@ if TYPE_CHECKING:
     import keras
     import tf_keras
 
+    from tflite_ptq4.pipeline import QuantizedModel
+
 
 def run(arguments: argparse.Namespace) -> None:
-    """Quantize the model, run the file on the calibration images, and write it."""
+    """Quantize the model, run the file on images beside the float model, and write it."""
     started = time.monotonic()
     config = _config(arguments)
+    others = {
+        f"{average:g} bits": config.with_average_weight_bits(average)
+        for average in arguments.accuracy_over_bits
+    }
     target = _target(arguments, config)
     statistics = _checked_inputs(arguments, config)
     message(f"Loading {arguments.model}")
@@ -52,37 +58,42 @@ def run(arguments: argparse.Namespace) -> None:
         own = input_shapes(model)
         images = given = None
         if arguments.calibration is not None:
-            images = images_from(arguments.calibration, arguments, own)
+            images = images_from(arguments.calibration, arguments, own, arguments.samples)
             given = images.named(own)
+        images = _images_to_compare_on(arguments, own, images)
         fixed = _fixed_shapes(arguments, own, given)
         if statistics is None:
             statistics = _calibrated(model, given)
         from tflite_ptq4.pipeline import quantize_model
 
-        if images is None and config.needs_images:
+        if given is None and config.needs_images:
             message(_left_out(config))
-        quantized = quantize_model(
-            model,
-            statistics,
-            config,
-            images=given,
-            sensitivity=arguments.report is not None,
-            progress=track,
-        )
-        message(f"Quantized: {quantized.report.config}")
-        with native_stderr_held_back():
-            content = quantized.to_tflite(
-                target=target,
-                io=arguments.io,
-                layout=arguments.layout,
-                input_shapes=fixed,
-                dynamic_batch=arguments.dynamic_batch,
+
+        def made(config: QuantizationConfig, *, sensitivity: bool) -> tuple[QuantizedModel, bytes]:
+            quantized = quantize_model(
+                model, statistics, config, given, sensitivity=sensitivity, progress=track
             )
+            message(f"Quantized: {quantized.report.config}")
+            with native_stderr_held_back():
+                content = quantized.to_tflite(
+                    target=target,
+                    io=arguments.io,
+                    layout=arguments.layout,
+                    input_shapes=fixed,
+                    dynamic_batch=arguments.dynamic_batch,
+                )
+            return quantized, content
+
+        quantized, content = made(config, sensitivity=arguments.report is not None)
+        files = {arguments.output.name: (quantized, content)}
+        files |= {name: made(other, sensitivity=False) for name, other in others.items()}
         comparison, not_compared = None, "No images were given"
-        if given is not None and any(given[name].shape[1:] != fixed[name] for name in own):
+        if images is not None and any(
+            array.shape[1:] != fixed[name] for name, array in images.named(own).items()
+        ):
             not_compared = "The images have another size than the file's input"
         elif images is not None:
-            comparison = _compared(model, arguments.model, content, arguments.output, images)
+            comparison = _compared(model, arguments, files, images)
         write_bytes(arguments.output, content)
         if arguments.plan is not None:
             quantized.plan.save(arguments.plan)
@@ -112,14 +123,15 @@ def run(arguments: argparse.Namespace) -> None:
         "plan": None if arguments.plan is None else str(arguments.plan),
         "report_directory": None if arguments.report is None else str(arguments.report),
         "report": quantized.report.to_dict(),
-        "on_calibration_images": comparison,
+        "comparison": comparison,
         "seconds": seconds,
     }
     if arguments.json:
         print_json(result)
     else:
         print(quantized.report.render())
-        _print_result(result, arguments.model, not_compared)
+        compared_on = arguments.data or arguments.calibration
+        _print_result(result, arguments.model, not_compared, compared_on)
 
 
 def _config(arguments: argparse.Namespace) -> QuantizationConfig:
@@ -165,13 +177,33 @@ def _checked_inputs(
     check_output(arguments.output, inputs=inputs)
     if arguments.plan is not None:
         check_output(arguments.plan, inputs=(*inputs, arguments.output))
+    if arguments.data is not None:
+        check_images(arguments.data)
     if arguments.report is not None:
         check_folder(arguments.report)
+    elif arguments.accuracy_over_bits:
+        raise ConfigError("--accuracy-over-bits is drawn in the report: give --report DIR.")
     if arguments.model_explorer is not None:
         check_folder(arguments.model_explorer)
     return (
         None if arguments.statistics is None else CalibrationStatistics.load(arguments.statistics)
     )
+
+
+def _images_to_compare_on(
+    arguments: argparse.Namespace, own: Mapping[str, Shape], calibration: ImageSet | None
+) -> ImageSet | None:
+    """Return the images of --data, otherwise those of the calibration."""
+    images = calibration
+    if arguments.data is not None:
+        images = images_from(arguments.data, arguments, own, samples=None)
+    if arguments.accuracy_over_bits and (images is None or images.labels is None):
+        raise DataError(
+            "--accuracy-over-bits must have images with labels. Received: "
+            f"{'none' if images is None else str(arguments.data or arguments.calibration)}. "
+            "Give them with --data."
+        )
+    return images
 
 
 def _fixed_shapes(
@@ -208,24 +240,34 @@ def _left_out(config: QuantizationConfig) -> str:
 
 
 def _compared(
-    model: keras.Model | tf_keras.Model, path: Path, content: bytes, output: Path, images: ImageSet
+    model: keras.Model | tf_keras.Model,
+    arguments: argparse.Namespace,
+    files: Mapping[str, tuple[QuantizedModel, bytes]],
+    images: ImageSet,
 ) -> dict[str, Any]:
-    """Run the file in LiteRT and compare it with the float model."""
-    float_model = keras_model(model, name=str(path), size=bytes_on_disk(path))
+    """Run files in LiteRT and compare the first with the float model, by the names of `Outcome`."""
+    path = arguments.model
+    models = [keras_model(model, name=str(path), size=bytes_on_disk(path))]
     with native_stderr_held_back():
-        file = tflite_model(content, name=str(output))
-    row: EvaluationRow
-    reference, row = evaluate_models([float_model, file], images, progress=track)
+        models += [tflite_model(content, name=name) for name, (_, content) in files.items()]
+    reference, *rows = evaluate_models(models, images, progress=track)
+    points = tuple(
+        (quantized.report.average_weight_bits, row.top1, row.name)
+        for (quantized, _), row in zip(files.values(), rows, strict=True)
+    )
     return {
         "images": len(images),
-        "agreement": row.agreement,
-        "sqnr_db": row.sqnr_db,
-        "top1": row.top1,
+        "agreement": rows[0].agreement,
+        "sqnr_db": rows[0].sqnr_db,
+        "top1": rows[0].top1,
         "float_top1": reference.top1,
+        "accuracy_over_bits": points if arguments.accuracy_over_bits else (),
     }
 
 
-def _print_result(result: dict[str, Any], model: Path, not_compared: str) -> None:
+def _print_result(
+    result: dict[str, Any], model: Path, not_compared: str, compared_on: Path | None
+) -> None:
     print(
         f"Wrote {result['output']}: {result['bytes']:,} bytes, target {result['target']}, "
         f"{result['io']} input and output ({model}: {result['float_model_bytes']:,} bytes)."
@@ -235,12 +277,13 @@ def _print_result(result: dict[str, Any], model: Path, not_compared: str) -> Non
     if result["report_directory"] is not None:
         page = Path(result["report_directory"]) / "report.html"
         print(f"Wrote {page}: the report, to open in a browser, and report.json beside it.")
-    comparison = result["on_calibration_images"]
+    comparison = result["comparison"]
     if comparison is None:
         print(f"{not_compared}, so the file was not compared with the float model.")
     else:
         print(
-            f"On the {comparison['images']} calibration images, run in LiteRT: agreement with the "
-            f"float model {comparison['agreement']:.1%}, SQNR {decibels(comparison['sqnr_db'])}."
+            f"On the {comparison['images']} images of {compared_on}, run in LiteRT: agreement "
+            f"with the float model {comparison['agreement']:.1%}, "
+            f"SQNR {decibels(comparison['sqnr_db'])}."
         )
     print(f"Took {result['seconds']} s.")
