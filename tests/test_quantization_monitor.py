@@ -379,15 +379,3 @@ def test_what_cannot_be_used_is_refused_before_training(
     monitor = PostTrainingQuantizationMonitor(images, None, FAST)
     with pytest.raises(ModelError, match="at least one convolution or Dense"):
         plain.fit(images, np.zeros((24, 72)), verbose=0, callbacks=[monitor])
-
-
-def test_a_model_of_tf_keras_is_refused_before_training(images: np.ndarray) -> None:
-    import tf_keras
-
-    model = tf_keras.Sequential([tf_keras.layers.Conv2D(2, 3, input_shape=(6, 6, 2))])
-    model.compile(loss="mse")
-    monitor = PostTrainingQuantizationMonitor(images, None, FAST)
-    with pytest.raises(
-        ModelError, match=r"must run in `fit` of Keras 3\. Received: .* of tf_keras"
-    ):
-        model.fit(images, np.zeros((24, 4, 4, 2)), verbose=0, callbacks=[monitor])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import keras
 import numpy as np
 
+from tflite_ptq4.keras_side.compiled_measures import metric_variables, update_measures
 from tflite_ptq4.keras_side.labelled_batches import Batch
 from tflite_ptq4.numerics.closeness import ratio_db
 
@@ -26,8 +27,8 @@ def measure_outputs(
     """Run the float and the quantized network on labelled images, and compare their outputs.
 
     Args:
-        model: the float model, compiled. Its metrics and its loss are what is computed, in its own
-            metric variables, which come back changed.
+        model: the float model, of Keras 3 or tf_keras, compiled. Its metrics and its loss are what
+            is computed, in its own metric variables, which come back changed.
         float_outputs: from inputs to the float network's outputs.
         quantized_outputs: from inputs to the quantized network's, in the same structure.
         batches: inputs, labels or None, sample weights or None.
@@ -72,17 +73,13 @@ class _AgainstLabels:
         if self._state is None:
             self._model.reset_metrics()
         else:
-            for variable, value in zip(self._model.metrics_variables, self._state, strict=True):
+            for variable, value in zip(metric_variables(self._model), self._state, strict=True):
                 variable.assign(value)
-        # The loss first: the losses of single outputs are among the metrics.
-        loss = self._model.compute_loss(inputs, labels, outputs, weights, training=False)
-        self._results = self._model.compute_metrics(inputs, labels, outputs, weights)
-        self._state = [
-            keras.ops.convert_to_numpy(variable) for variable in self._model.metrics_variables
-        ]
+        loss, self._results = update_measures(self._model, inputs, labels, outputs, weights)
+        self._state = list(map(keras.ops.convert_to_numpy, metric_variables(self._model)))
         images = len(keras.tree.flatten(inputs)[0])
         self._images += images
-        self._loss += images * float(loss)
+        self._loss += images * loss
         right = _right_classes(keras.tree.flatten(labels), _arrays(outputs))
         self._classifies = self._classifies and right is not None
         self._right += right or 0

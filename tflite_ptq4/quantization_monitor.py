@@ -8,15 +8,14 @@ from collections.abc import Collection
 from numbers import Integral
 
 import keras
-import tensorflow as tf
 
 from tflite_ptq4.config import QuantizationConfig
-from tflite_ptq4.errors import ConfigError, ModelError
+from tflite_ptq4.errors import ConfigError
 from tflite_ptq4.keras_side.array_calibration import observe_images
 from tflite_ptq4.keras_side.calibration import CalibrationCallback
+from tflite_ptq4.keras_side.compiled_measures import output_function
 from tflite_ptq4.keras_side.labelled_batches import batches_of, images_in_memory
 from tflite_ptq4.keras_side.random_streams import unchanged_random_streams
-from tflite_ptq4.keras_side.tf_keras_twin import is_tf_keras
 from tflite_ptq4.output_measures import measure_outputs
 from tflite_ptq4.pipeline import quantize_model
 from tflite_ptq4.tensorboard_summaries import write_summaries
@@ -45,15 +44,16 @@ class PostTrainingQuantizationMonitor(keras.callbacks.Callback):
     so that CSVLogger, which takes its columns from the first epoch, has a value in each row, and
     ModelCheckpoint saves nothing then. EarlyStopping counts its patience in epochs all the same.
 
-    The training goes on as it would without: weights, optimizer, metrics, random streams and the
-    model's compiled functions stay what they are. A shuffled `tf.data` pipeline draws anew each
-    time that it is read, so labelled images should not come from the pipeline that training reads.
+    It takes part in `fit` of Keras 3 and of tf_keras. The training goes on as it would without:
+    weights, optimizer, metrics, random streams and the model's compiled functions stay what they
+    are. A shuffled `tf.data` pipeline draws anew each time that it is read, so labelled images
+    should not come from the pipeline that training reads.
 
     Args:
-        images: for calibration, as for `quantize_model`, or a `tf.data.Dataset` or `PyDataset`,
-            which is read once; they are kept in memory.
+        images: for calibration, as for `quantize_model`, or a `tf.data.Dataset`, `PyDataset` or
+            `Sequence` of tf_keras, which is read once; they are kept in memory.
         validation_data: `(images, labels)` or `(images, labels, sample_weights)` as for `evaluate`,
-            or a `tf.data.Dataset` or `PyDataset` of such batches; None compares the networks on
+            or such batches, in one of these classes; None compares the networks on
             the calibration images.
         config: how to quantize, or the name of a preset.
         every: run after each so-many epochs.
@@ -65,8 +65,8 @@ class PostTrainingQuantizationMonitor(keras.callbacks.Callback):
     Raises:
         ConfigError: `every` is no whole number above zero, or there is no such preset.
         DataError: `validation_data` is of no such form.
-        ModelError: the model cannot be quantized, or is one of tf_keras. This, and images that do
-            not fit it, are refused when training begins.
+        ModelError: the model cannot be quantized. This, and images that do not fit it, are refused
+            when training begins.
     """
 
     def __init__(
@@ -96,20 +96,10 @@ class PostTrainingQuantizationMonitor(keras.callbacks.Callback):
         self._calibration: CalibrationCallback | None = None
         self._values: dict[str, float] = {}
 
-    def set_model(self, model: keras.Model) -> None:
-        """Refuse a model of tf_keras, whose metrics and random streams are others."""
-        if is_tf_keras(model):
-            raise ModelError(
-                "PostTrainingQuantizationMonitor must run in `fit` of Keras 3. Received: "
-                f"{model.name!r} of tf_keras. Quantize it with `quantize_model` after training, "
-                "or train it in Keras 3."
-            )
-        super().set_model(model)
-
     def _implements_no_batch_hooks(self) -> bool:
         return False
 
-    # What tf_keras asks before it hands over its model.
+    # What tf_keras asks of a callback.
     _implements_train_batch_hooks = _implements_no_batch_hooks
     _implements_test_batch_hooks = _implements_no_batch_hooks
     _implements_predict_batch_hooks = _implements_no_batch_hooks
@@ -120,9 +110,7 @@ class PostTrainingQuantizationMonitor(keras.callbacks.Callback):
         with unchanged_random_streams(model):
             self._calibration = CalibrationCallback(model)
             self._calibration.lowered.trace.unpack(self._images)
-        self._float_outputs = tf.function(
-            lambda inputs: model(inputs, training=False), reduce_retracing=True, autograph=False
-        )
+        self._float_outputs = output_function(model)
         self._values = {}
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -153,14 +141,10 @@ class PostTrainingQuantizationMonitor(keras.callbacks.Callback):
         quantized = quantize_model(self.model, statistics, self.config, images=self._images)
         if self._log_dir is not None:
             write_summaries(quantized, statistics, self._log_dir, step=epoch)
-        simulated = quantized.simulated_model
-        quantized_outputs = tf.function(
-            lambda inputs: simulated(inputs, training=False), reduce_retracing=True, autograph=False
-        )
         measures = measure_outputs(
             self.model,
             self._float_outputs,
-            quantized_outputs,
+            output_function(quantized.simulated_model),
             batches_of(self._labelled, self._batch_size),
         )
         return {f"{PREFIX}{name}": value for name, value in measures.items()}

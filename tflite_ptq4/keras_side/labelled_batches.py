@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 
 import keras
@@ -18,7 +19,7 @@ def batches_of(data: object, batch_size: int) -> Iterator[Batch]:
 
     Args:
         data: arrays `(images, labels)` or `(images, labels, sample_weights)`, as `evaluate` takes
-            them; or batches of such: a `tf.data.Dataset` or a `PyDataset`.
+            them; or batches of such: a `tf.data.Dataset`, a `PyDataset`, a `Sequence` of tf_keras.
         batch_size: of arrays.
 
     Returns:
@@ -29,7 +30,7 @@ def batches_of(data: object, batch_size: int) -> Iterator[Batch]:
     """
     if isinstance(data, tf.data.Dataset):
         batches: Iterable = data
-    elif isinstance(data, keras.utils.PyDataset):
+    elif isinstance(data, _indexed_batches()):
         batches = (data[index] for index in range(len(data)))
     elif isinstance(data, tuple) and len(data) in (2, 3):
         batches = _parts(data, batch_size)
@@ -39,6 +40,13 @@ def batches_of(data: object, batch_size: int) -> Iterator[Batch]:
             f"Received: {type(data).__name__}. Pass what `model.evaluate` takes."
         )
     return map(keras.utils.unpack_x_y_sample_weight, batches)
+
+
+def _indexed_batches() -> tuple[type, ...]:
+    """The classes of batches by index, of Keras 3 and of tf_keras where it is loaded."""
+    tf_keras = sys.modules.get("tf_keras")
+    older = () if tf_keras is None else (tf_keras.utils.Sequence,)
+    return (keras.utils.PyDataset, *older)
 
 
 def _parts(data: tuple, batch_size: int) -> Iterator[tuple]:
@@ -55,12 +63,12 @@ def images_in_memory(images: object) -> object:
 
     Args:
         images: arrays in the structure of the model's inputs, which come back as they are; or
-                batches: a `tf.data.Dataset` or a `PyDataset`, which is read to its end.
+            batches: a `tf.data.Dataset`, a `PyDataset` or a `Sequence`, which is read to its end.
 
     Raises:
         DataError: there is no batch.
     """
-    if not isinstance(images, tf.data.Dataset | keras.utils.PyDataset):
+    if not isinstance(images, (tf.data.Dataset, *_indexed_batches())):
         return images
     batches = [
         keras.tree.map_structure(np.asarray, inputs) for inputs, _, _ in batches_of(images, 1)

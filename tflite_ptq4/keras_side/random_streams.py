@@ -12,6 +12,8 @@ from keras.src.backend.common import global_state
 from tensorflow.python.eager import context
 from tensorflow.python.ops import stateful_random_ops
 
+from tflite_ptq4.keras_side.compiled_measures import metric_variables
+
 _KERAS_SEEDS = "global_seed_generator"  # where Keras keeps it
 _OTHER_SEED = "beside the training"
 
@@ -26,7 +28,7 @@ def unchanged_random_streams(model: keras.Model) -> Iterator[None]:
     of its layers and its metrics.
 
     Args:
-        model: the model in training.
+        model: the model in training, of Keras 3 or tf_keras.
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     keras_seeds = global_state.get_global_attribute(_KERAS_SEEDS)
@@ -55,6 +57,8 @@ def unchanged_random_streams(model: keras.Model) -> Iterator[None]:
 
 
 def _state_variables(model: keras.Model) -> list:
-    """What a model holds beside its weights."""
-    weights = {id(variable) for variable in model.weights}
-    return [variable for variable in model.variables if id(variable) not in weights]
+    """What a model holds beside its weights; tf_keras does not count the metrics among them."""
+    held = {id(variable): variable for variable in (*model.variables, *metric_variables(model))}
+    for variable in model.weights:
+        held.pop(id(variable), None)
+    return list(held.values())
