@@ -12,7 +12,6 @@ from keras import layers
 from keras_networks import NETWORKS, build, image, images_for
 
 from tflite_ptq4 import CalibrationCallback, LayerRule, QuantizationConfig, quantize_model
-from tflite_ptq4.keras_side.simulate import _LayerNames
 from tflite_ptq4.pipeline import QuantizedModel
 from tflite_ptq4.plan import QuantizationPlan
 
@@ -235,12 +234,3 @@ def test_the_users_model_is_not_modified(network: str) -> None:
     np.testing.assert_equal(model.get_weights(), weights)
     assert model.get_config() == config
     assert [len(layer._inbound_nodes) for layer in model._flatten_layers()] == inbound
-
-
-def test_layer_names_are_unique_and_hold_no_slash() -> None:
-    names = _LayerNames()
-    wishes = ["a/b", "a.b", "a/b", "a", "a.b_2"]
-    found = [names.unique(wish) for wish in wishes]
-    assert found[:2] == ["a.b", "a.b_2"]
-    assert len(set(found)) == len(wishes)
-    assert not any("/" in name for name in found)

@@ -13,6 +13,7 @@ from tflite_ptq4.keras_side.integer_operators import integer_layer
 from tflite_ptq4.keras_side.layer_of_node import keras_layer, kernel_of_layer
 from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.keras_side.mixed_precision import float32_policy
+from tflite_ptq4.keras_side.unique_names import UniqueNames
 from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.plan import QuantizationPlan
 
@@ -36,9 +37,9 @@ def simulate(
         A functional model that takes and gives the structures of the float model. It can be
         saved and loaded like any Keras model, as far as the layers left in float can.
     """
-    graph, names = lowered.graph, _LayerNames()
+    graph, names = lowered.graph, UniqueNames(".", second=2)
     inputs = {
-        name: keras.Input(batch_shape=shape, name=names.unique(name))
+        name: keras.Input(batch_shape=shape, name=names(name))
         for name, shape in zip(lowered.trace.inputs, lowered.trace.input_shapes, strict=True)
     }
     values = {
@@ -49,7 +50,7 @@ def simulate(
         arguments = [values[name] for name in node.inputs]
         exact = None
         if on_integers and plan.layer(node.name).quantized:
-            exact = integer_layer(lowered, node, plan, weights, names.unique)
+            exact = integer_layer(lowered, node, plan, weights, names)
         if exact is not None:
             values[node.output] = exact(arguments[0] if len(arguments) == 1 else arguments)
             continue
@@ -61,10 +62,10 @@ def simulate(
     return keras.Model(given, outputs, name="simulated")
 
 
-def _rounded(value, name: str, plan: QuantizationPlan, rounding: str | None, names: _LayerNames):
+def _rounded(value, name: str, plan: QuantizationPlan, rounding: str | None, names: UniqueNames):
     if rounding is None or name not in plan.tensors:
         return value
-    layer_name = names.unique(f"{name}/quantized")
+    layer_name = names(f"{name}/quantized")
     return FakeQuantize.of(plan.tensors[name], rounding=rounding, name=layer_name)(value)
 
 
@@ -74,35 +75,19 @@ def _in_float(
     arguments: list,
     plan: QuantizationPlan,
     weights: Mapping[str, LayerWeights],
-    names: _LayerNames,
+    names: UniqueNames,
 ) -> list:
     """The outputs of an operator in float arithmetic, on quantized weights where there are some."""
-    layer_name = names.unique(node.name)
+    layer_name = names(node.name)
     if node.rule.weighted:
         outputs = [_weighted(node, layer_name, arguments[0], plan, weights.get(node.name))]
     else:
         outputs = lowered.symbolic_runs[node.name](layer_name)(arguments)
     if node.activation is not None:
         maximum = 6.0 if node.activation == "relu6" else None
-        relu = keras.layers.ReLU(maximum, name=names.unique(f"{node.name}/{node.activation}"))
+        relu = keras.layers.ReLU(maximum, name=names(f"{node.name}/{node.activation}"))
         outputs = [relu(outputs[0]), *outputs[1:]]
     return outputs
-
-
-class _LayerNames:
-    """Names for Keras layers, which may hold no slash and must differ."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def unique(self, wish: str) -> str:
-        name = base = wish.replace("/", ".")
-        count = 1
-        while name in self._taken:
-            count += 1
-            name = f"{base}_{count}"
-        self._taken.add(name)
-        return name
 
 
 def _weighted(node: Node, name: str, value, plan: QuantizationPlan, weights: LayerWeights | None):

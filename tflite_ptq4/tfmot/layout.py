@@ -19,6 +19,7 @@ from tflite_ptq4.keras_side.primitives import Primitive, expand
 from tflite_ptq4.keras_side.tf_keras_layers import carried_kind
 from tflite_ptq4.keras_side.tf_keras_twin import Twin
 from tflite_ptq4.keras_side.trace import Call
+from tflite_ptq4.keras_side.unique_names import UniqueNames
 from tflite_ptq4.pipeline import QuantizedModel
 from tflite_ptq4.plan import plain_record
 from tflite_ptq4.tfmot.annotations import Annotations, is_foreign
@@ -60,7 +61,7 @@ class Layout:
         self._recipe = quantized.plan.config.to_dict()
         self.metadata: dict[str, dict[str, Any]] = {}
         self.decided: dict[str, Ptq4QuantizeConfig] = {}
-        self._names: set[str] = set()
+        self._unique = UniqueNames("_", second=1)
         self._copies: dict[int, tf_keras.layers.Layer] = {}
         self._to_set: list[tuple[tf_keras.layers.Layer, list[np.ndarray]]] = []
         self._written: dict[str, Any] = {}  # by the tensors of the graph
@@ -75,7 +76,7 @@ class Layout:
         }
         calls = [(call, expand(call)) for call in traced.calls]
         in_float = [call for call, primitives in calls if not self._is_quantized(primitives)]
-        self._names.update(inputs, (self._twin.original(c.operation).name for c in in_float))
+        self._unique.reserve((*inputs, *(self._twin.original(c.operation).name for c in in_float)))
         for name, value in inputs.items():
             self._values[name] = self._rounded(value, name, "half_even")
         for call, primitives in calls:
@@ -236,12 +237,3 @@ class Layout:
         is_input = tensor in self._lowered.graph.inputs
         name = self._unique("quantize_layer" if is_input else f"quantize_{tensor}")
         return QuantizeLayer(self._quantizer(tensor, rounding), name=name)(value)
-
-    def _unique(self, wish: str) -> str:
-        name = base = wish.replace("/", "_")
-        count = 0
-        while name in self._names:
-            count += 1
-            name = f"{base}_{count}"
-        self._names.add(name)
-        return name
