@@ -10,13 +10,10 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.layer_rules import LayerRule
-
-if TYPE_CHECKING:
-    from tflite_ptq4.report_values import LayerRow
+from tflite_ptq4.report_values import LayerRow
 
 WORST = 5
 MOST_BITS = 8

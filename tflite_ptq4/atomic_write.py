@@ -1,4 +1,4 @@
-"""Writing a file so that no reader ever sees half of it."""
+"""Writing a file so that no reader ever sees half of it, and making the folder of several."""
 
 from __future__ import annotations
 
@@ -42,3 +42,20 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
             f"The output must be writable: {str(target)!r} could not be written "
             f"({error.strerror or error}). Name a path in an existing folder with free space."
         ) from error
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder for results, with the folders above it; one that is there stays as it is.
+
+    Raises:
+        OutputError: it cannot be made, or there is a file in its place.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The output must go into a folder that can be written to: {str(folder)!r} could not "
+            f"be made ({error.strerror or error}). Name another folder."
+        ) from error
+    return folder

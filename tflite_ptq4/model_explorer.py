@@ -17,9 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tflite_ptq4.atomic_write import write_bytes
+from tflite_ptq4.atomic_write import make_folder, write_bytes
 from tflite_ptq4.converters.flatbuffer_model import parse
-from tflite_ptq4.errors import OutputError
 from tflite_ptq4.model_comparison import ModelComparison
 from tflite_ptq4.report import QuantizationReport
 from tflite_ptq4.tflite_fields import indices, text
@@ -125,15 +124,8 @@ def write_node_data(
     Raises:
         OutputError: the folder or a file in it cannot be written.
     """
-    folder = Path(folder)
-    found = {folder / data.file_name: data for data in measures if data.values}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"The node data must go into a folder: {str(folder)!r} cannot be one "
-            f"({error.strerror or error}). Name another."
-        ) from error
+    directory = make_folder(folder)
+    found = {directory / data.file_name: data for data in measures if data.values}
     for path, data in found.items():
         write_bytes(path, node_data_json(data, content).encode())
     return tuple(found)

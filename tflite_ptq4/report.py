@@ -4,63 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
-from tflite_ptq4.advice import Advice, advise, recipe_lines, worst_layers
-from tflite_ptq4.atomic_write import write_bytes
-from tflite_ptq4.errors import OutputError
-from tflite_ptq4.report_values import NOT_MEASURED, LayerRow, Outcome
+from tflite_ptq4.advice import recipe_lines
+from tflite_ptq4.atomic_write import make_folder, write_bytes
+from tflite_ptq4.report_facts import ReportFacts
+from tflite_ptq4.report_values import NOT_MEASURED, Outcome
 
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
-class QuantizationReport:
-    """The rows of all operators and what they add up to.
-
-    Attributes:
-        rows: the inputs and the operators in the order of execution; those that only move values
-            are left out, as long as they are not in float.
-        average_weight_bits: over all weights of the network.
-        average_activation_bits: over all elements of quantized tensors.
-        config: the choices, in one line.
-        model: name of the model.
-        package_version: of this package.
-        free_settings: fields of the config that would cost no bits, see `advice.free_settings`.
-        budgets: of the config, by field: the average, and how many numbers it is the average of.
-    """
-
-    rows: tuple[LayerRow, ...]
-    average_weight_bits: float
-    average_activation_bits: float
-    config: str
-    model: str = ""
-    package_version: str = ""
-    free_settings: Mapping[str, str | bool] = field(default_factory=dict)
-    budgets: Mapping[str, tuple[float, int]] = field(default_factory=dict)
-
-    @property
-    def in_float(self) -> tuple[LayerRow, ...]:
-        """The operators that stay in float."""
-        return tuple(row for row in self.rows if not row.quantized)
-
-    @cached_property
-    def worst(self) -> tuple[LayerRow, ...]:
-        """The rows that cost the outputs most, see `advice.worst_layers`."""
-        return worst_layers(self.rows)
-
-    @cached_property
-    def advice(self) -> tuple[Advice, ...]:
-        """What to try on each of the worst rows."""
-        return tuple(advise(row, self.rows) for row in self.worst)
-
-    @property
-    def has_sensitivity(self) -> bool:
-        """Whether the sensitivity of the layers was measured."""
-        return any(row.sensitivity is not None for row in self.rows)
+class QuantizationReport(ReportFacts):
+    """The facts, to be written, printed or saved."""
 
     def to_dict(self, *, distributions: bool = False) -> dict:
         """The report as plain values.
@@ -98,14 +54,7 @@ class QuantizationReport:
         """
         from tflite_ptq4.report_page import render_page
 
-        folder = Path(directory)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"The folder of the report must be one that can be written to: {str(folder)!r} "
-                f"could not be made ({error.strerror or error}). Name another folder."
-            ) from error
+        folder = make_folder(directory)
         values = {
             "format": "tflite-ptq4 report",
             "version": FORMAT_VERSION,

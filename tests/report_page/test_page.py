@@ -131,7 +131,7 @@ def test_both_files_are_written_and_equal_runs_give_equal_files(tmp_path: Path) 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    with pytest.raises(OutputError, match="folder of the report"):
+    with pytest.raises(OutputError, match="must go into a folder"):
         MADE.save(tmp_path / "taken")
 
 

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
 from tflite_ptq4.advice import MOST_BITS, Advice, recipe_lines, yaml_fields
+from tflite_ptq4.report_facts import ReportFacts
 from tflite_ptq4.report_page import plots
 from tflite_ptq4.report_page.layer_views import layer_view
 from tflite_ptq4.report_page.number_texts import counted, decibels, file_size, percent
-
-if TYPE_CHECKING:
-    from tflite_ptq4.report import QuantizationReport
-    from tflite_ptq4.report_values import LayerRow, Outcome
+from tflite_ptq4.report_values import LayerRow, Outcome
 
 NOT_MEASURED = "not measured"
 LEAST_POINTS = 2  # of accuracy over bits, to make a line
 
 
-def page_content(report: QuantizationReport, outcome: Outcome) -> dict[str, Any]:
+def page_content(report: ReportFacts, outcome: Outcome) -> dict[str, Any]:
     """The variables of the template.
 
     Args:
@@ -111,7 +109,7 @@ def _worst_note(worst: Sequence[LayerRow], total: float, measured: bool) -> str:
 
 
 def _recipe(
-    report: QuantizationReport, worst: Sequence[LayerRow], advices: Sequence[Advice], total: float
+    report: ReportFacts, worst: Sequence[LayerRow], advices: Sequence[Advice], total: float
 ) -> dict[str, str]:
     """The advice on the worst layers as one recipe, and what it would bring and cost."""
     lines = recipe_lines(advices, report.budgets)
@@ -133,7 +131,7 @@ def _recipe(
     return {"recipe": "\n".join(lines), "recipe_note": note}
 
 
-def _cost_in_bits(report: QuantizationReport, advices: Sequence[Advice]) -> str:
+def _cost_in_bits(report: ReportFacts, advices: Sequence[Advice]) -> str:
     rows = {row.name: row for row in report.rows}
     added = sum(
         (MOST_BITS - rows[advice.layer].weight_bits) * rows[advice.layer].weights
@@ -147,7 +145,7 @@ def _cost_in_bits(report: QuantizationReport, advices: Sequence[Advice]) -> str:
     return f", at {after:.2f} bits per weight on average instead of {before:.2f}"
 
 
-def _figures(report: QuantizationReport, outcome: Outcome) -> list[dict[str, str]]:
+def _figures(report: ReportFacts, outcome: Outcome) -> list[dict[str, str]]:
     figures = []
     if outcome.top1 is not None:
         note = f"on {counted(outcome.images, 'image')}"
@@ -196,7 +194,7 @@ def _bits_note(rows: Sequence[LayerRow], field: str) -> str:
     )
 
 
-def _facts(report: QuantizationReport, outcome: Outcome) -> list[tuple[str, str]]:
+def _facts(report: ReportFacts, outcome: Outcome) -> list[tuple[str, str]]:
     facts = [("Recipe", report.config)]
     if outcome.file is not None:
         facts.append(("File", outcome.file))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
 from tflite_ptq4.distributions import Distribution
 from tflite_ptq4.report_page import plots
 from tflite_ptq4.report_page.number_texts import bits, decibels, decibels_alone, sort_key
-
-if TYPE_CHECKING:
-    from tflite_ptq4.report_values import LayerRow
+from tflite_ptq4.report_values import LayerRow
 
 
 def layer_view(number: int, row: LayerRow, total: float, largest: float) -> dict[str, Any]:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tflite_ptq4.distributions import Distribution
-
-if TYPE_CHECKING:
-    from tflite_ptq4.report_values import LayerRow
+from tflite_ptq4.report_values import LayerRow
 
 WIDTH = 480.0
 LEFT, RIGHT = 34.0, 12.0

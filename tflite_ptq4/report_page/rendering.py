@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from tflite_ptq4.report_facts import ReportFacts
 from tflite_ptq4.report_page.content import page_content
-
-if TYPE_CHECKING:
-    from tflite_ptq4.report import QuantizationReport
-    from tflite_ptq4.report_values import Outcome
+from tflite_ptq4.report_values import Outcome
 
 
-def render_page(report: QuantizationReport, outcome: Outcome) -> str:
+def render_page(report: ReportFacts, outcome: Outcome) -> str:
     """The whole page.
 
     Args:
