@@ -9,12 +9,15 @@ above. Every int8 runtime computes such a file, at its full speed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from tflite_ptq4.converters.export_source import ExportSource, FloatFileReader
+from tflite_ptq4.converters.int8_tensors import (
+    Int8Tensors,
+    StoredRange,
+    per_channel_quantization,
+)
 from tflite_ptq4.converters.integer_operators import (
     INT8_VERSIONS,
     MOVES_VALUES,
@@ -23,11 +26,8 @@ from tflite_ptq4.converters.integer_operators import (
 from tflite_ptq4.converters.schema import (
     ActivationFunctionType,
     BuiltinOperator,
-    BuiltinOptions,
     ModelT,
-    MulOptionsT,
     OperatorT,
-    QuantizationParametersT,
     TensorType,
 )
 from tflite_ptq4.converters.weight_layout import (
@@ -44,7 +44,7 @@ from tflite_ptq4.numerics.affine import quantize
 from tflite_ptq4.numerics.grid import IntegerGrid
 from tflite_ptq4.numerics.ranges import symmetric_scale
 from tflite_ptq4.operator_rules import OutputScale
-from tflite_ptq4.plan import INT8_MAX, INT8_MIN, TensorPlan
+from tflite_ptq4.plan import INT8_MIN, TensorPlan
 
 _CONSTANT_GRID = IntegerGrid(8, signed=True, narrow_range=True)
 
@@ -53,34 +53,6 @@ _FUSED = {
     BuiltinOperator.RELU: ActivationFunctionType.RELU,
     BuiltinOperator.RELU6: ActivationFunctionType.RELU6,
 }
-
-
-@dataclass(frozen=True)
-class StoredRange:
-    """The int8 integers of one tensor: scale, zero point, and where its levels begin and end."""
-
-    scale: float
-    zero_point: int
-    first: int
-    last: int = INT8_MAX
-
-    @classmethod
-    def of(cls, plan: TensorPlan) -> StoredRange:
-        """The levels of a plan, moved so that the highest is 127."""
-        zero_point = int(plan.stored_zero_point[0])
-        return cls(float(plan.scale[0]), zero_point, zero_point + int(plan.lower[0]))
-
-    @property
-    def from_the_bottom(self) -> StoredRange:
-        """The same levels, moved so that the lowest is -128; those above go on to 127."""
-        return StoredRange(self.scale, self.zero_point - (self.first - INT8_MIN), INT8_MIN)
-
-    def quantization(self) -> QuantizationParametersT:
-        """As the file says it."""
-        return QuantizationParametersT(
-            scale=np.array([self.scale], dtype=np.float32),
-            zeroPoint=np.array([self.zero_point], dtype=np.int64),
-        )
 
 
 def require_integer_plan(source: ExportSource) -> None:
@@ -136,11 +108,7 @@ class Int8Writer:
         self.source = source
         self.reader = FloatFileReader(source)
         self.editor = self.reader.editor
-        self._stored: dict[int, StoredRange] = {}  # tensors that are int8 now
-        self._int8_twin: dict[int, int] = {}
-        self._float_twin: dict[int, int] = {}
         self._plan_of: dict[int, TensorPlan] = {}
-        self._one: int | None = None
         for name, index in self.reader.index.items():
             if name in source.plan.tensors:
                 self._plan_of.setdefault(index, source.plan.tensors[name])
@@ -148,6 +116,7 @@ class Int8Writer:
             inputs = self.reader.computed_inputs(operator)
             if self._moves_inside(operator) and inputs[0] in self._plan_of:
                 self._plan_of[int(operator.outputs[0])] = self._plan_of[inputs[0]]
+        self._tensors = Int8Tensors(self.editor, self._plan_of)
 
     def write(self, io: str) -> ModelT:
         """The whole model."""
@@ -167,14 +136,14 @@ class Int8Writer:
     def _write_input(self, name: str, io: str) -> int:
         index = self.reader.index[name]
         if io == "int8" and index in self._plan_of:
-            self._become_int8(index, StoredRange.of(self._plan_of[index]))
+            self._tensors.become_int8(index, StoredRange.of(self._plan_of[index]))
         return index
 
     def _write_output(self, name: str, io: str) -> int:
         index = self.reader.index[name]
         if io == "int8" and index in self._plan_of:
-            return self._as_int8(index)
-        return self._as_float(index)
+            return self._tensors.as_int8(index)
+        return self._tensors.as_float(index)
 
     def _is_integer(self, operator: OperatorT) -> bool:
         node = self.reader.node(operator)
@@ -191,7 +160,7 @@ class Int8Writer:
     def _write_float(self, operator: OperatorT) -> None:
         constant = {int(i) for i in operator.inputs} - set(self.reader.computed_inputs(operator))
         operator.inputs = np.asarray(
-            [i if int(i) in constant else self._as_float(int(i)) for i in operator.inputs],
+            [i if int(i) in constant else self._tensors.as_float(int(i)) for i in operator.inputs],
             dtype=np.int32,
         )
         self.editor.keep(operator)
@@ -208,13 +177,13 @@ class Int8Writer:
         output = int(operator.outputs[0])
         inputs = self.reader.computed_inputs(operator)
         if builtin in MOVES_VALUES:
-            stored = self._stored[self._as_int8(inputs[0])]
+            stored = self._tensors.stored(self._tensors.as_int8(inputs[0]))
         else:
             stored = StoredRange.of(self.source.plan.tensors[node.output])
         if builtin == BuiltinOperator.CONCATENATION:
-            replaced = {index: self._requantized(index, stored) for index in inputs}
+            replaced = {index: self._tensors.requantized(index, stored) for index in inputs}
         else:
-            replaced = {index: self._as_int8(index) for index in inputs}
+            replaced = {index: self._tensors.as_int8(index) for index in inputs}
         operator.inputs = np.asarray(
             [replaced.get(int(index), index) for index in operator.inputs], dtype=np.int32
         )
@@ -223,7 +192,7 @@ class Int8Writer:
         elif builtin in TAKES_CONSTANTS:
             self._quantize_constants(operator)
         if builtin in _FUSED:
-            operator = self._append_rescaling(replaced[inputs[0]], output, _FUSED[builtin])
+            operator = self._tensors.append_rescaling(replaced[inputs[0]], output, _FUSED[builtin])
         else:
             self.editor.keep(operator, self._version(operator, builtin, node))
         self._write_result(operator, output, stored, node)
@@ -250,13 +219,13 @@ class Int8Writer:
         self, operator: OperatorT, output: int, stored: StoredRange, node: Node
     ) -> None:
         """Let the operator write its output within the planned levels."""
-        self._become_int8(output, stored)
+        self._tensors.become_int8(output, stored)
         if self._stays_above(stored, node, self.editor.builtin_code(operator)):
             return
         bottom = stored.from_the_bottom
         first = self.editor.twin(output, "/unclipped", TensorType.INT8, bottom.quantization())
         operator.outputs = np.asarray([first], dtype=np.int32)
-        self._append_quantize(first, output)
+        self._tensors.append_quantize(first, output)
 
     def _stays_above(self, stored: StoredRange, node: Node, builtin: int) -> bool:
         """Whether an operator cannot write integers below the planned levels."""
@@ -273,7 +242,7 @@ class Int8Writer:
         require_own_weights(node, builtin, found, self.source.stand_ins.get(node.name))
         integers = weights_for_operator(node, weights.integers, builtin, found.shape)
         kernel = self._add_kernel(node, integers, weights, builtin)
-        bias = self._add_bias(node, weights, self._stored[int(operator.inputs[image])])
+        bias = self._add_bias(node, weights, self._tensors.stored(int(operator.inputs[image])))
         with_weights(operator, builtin, kernel, bias)
 
     def _add_kernel(
@@ -286,83 +255,3 @@ class Int8Writer:
         integers = weights.bias_integers(self.source.plan.tensors[node.inputs[0]])
         quantization = per_channel_quantization(input_range.scale * weights.scale, 0)
         return self.editor.add_constant(f"{node.name}/bias", integers, quantization)
-
-    def _become_int8(self, index: int, stored: StoredRange) -> None:
-        tensor = self.editor.tensors[index]
-        tensor.type, tensor.quantization = TensorType.INT8, stored.quantization()
-        self._stored[index] = stored
-
-    def _as_int8(self, index: int) -> int:
-        """The int8 form of a tensor, quantized here where it is still in float."""
-        if index in self._stored:
-            return index
-        if index not in self._int8_twin:
-            stored = StoredRange.of(self._plan_of[index])
-            self._int8_twin[index] = self._append_clipped(index, stored, "/quantized")
-        return self._int8_twin[index]
-
-    def _as_float(self, index: int) -> int:
-        """The float form of a tensor, dequantized here where it is int8."""
-        if index not in self._stored:
-            if index not in self._plan_of:
-                return index
-            index = self._as_int8(index)  # planned: float layers read what integer ones read
-        if index not in self._float_twin:
-            twin = self.editor.twin(index, "/dequantized", TensorType.FLOAT32)
-            self.editor.append(BuiltinOperator.DEQUANTIZE, 2, [index], [twin])
-            self._float_twin[index] = twin
-        return self._float_twin[index]
-
-    def _requantized(self, index: int, stored: StoredRange) -> int:
-        """The int8 form of a tensor on another scale."""
-        index = self._as_int8(index)
-        if self._stored[index] == stored:
-            return index
-        return self._append_clipped(index, stored, "/rescaled")
-
-    def _append_clipped(self, index: int, stored: StoredRange, suffix: str) -> int:
-        """QUANTIZE a tensor to these levels, through the bottom of int8 where it must saturate."""
-        source = self._stored.get(index)
-        nonnegative = source is not None and source.first == source.zero_point
-        if stored.first != INT8_MIN and not nonnegative:
-            bottom = stored.from_the_bottom
-            first = self.editor.twin(
-                index, f"{suffix}/unclipped", TensorType.INT8, bottom.quantization()
-            )
-            index = self._append_quantize(index, first)
-        twin = self.editor.twin(index, suffix, TensorType.INT8, stored.quantization())
-        self._stored[twin] = stored
-        return self._append_quantize(index, twin)
-
-    def _append_quantize(self, source: int, target: int) -> int:
-        before, after = self.editor.tensors[source], self.editor.tensors[target]
-        if before.type == TensorType.FLOAT32:
-            self.editor.append(BuiltinOperator.QUANTIZE, 1, [source], [target])
-        elif before.quantization.scale[0] == after.quantization.scale[0]:
-            self.editor.append(BuiltinOperator.QUANTIZE, 2, [source], [target])
-        else:
-            self._append_rescaling(source, target, ActivationFunctionType.NONE)
-        return target
-
-    def _append_rescaling(self, source: int, target: int, activation: int) -> OperatorT:
-        """Multiply by one: XNNPACK holds this ratio of scales in float32, QUANTIZE's in 8 bits."""
-        if self._one is None:
-            grid = StoredRange(2.0**-6, 0, INT8_MIN).quantization()
-            self._one = self.editor.add_constant("one", np.array([64], dtype=np.int8), grid)
-        return self.editor.append(
-            BuiltinOperator.MUL,
-            2,
-            [source, self._one],
-            [target],
-            options_type=BuiltinOptions.MulOptions,
-            options=MulOptionsT(activation),
-        )
-
-
-def per_channel_quantization(scale: NDArray, axis: int) -> QuantizationParametersT:
-    """Scales along one axis, every zero point 0."""
-    return QuantizationParametersT(
-        scale=np.asarray(scale, dtype=np.float32),
-        zeroPoint=np.zeros(len(scale), dtype=np.int64),
-        quantizedDimension=axis,
-    )

@@ -14,11 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tflite_ptq4.converters.export_source import ExportSource
-from tflite_ptq4.converters.int8_container import (
-    Int8Writer,
-    per_channel_quantization,
-    require_integer_plan,
-)
+from tflite_ptq4.converters.int8_container import Int8Writer, require_integer_plan
+from tflite_ptq4.converters.int8_tensors import per_channel_quantization
 from tflite_ptq4.converters.schema import (
     BuiltinOperator,
     BuiltinOptions,
