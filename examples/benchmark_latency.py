@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
         from tflite_ptq4.keras_side.load_model import input_shapes, load_model
 
         model = load_model(chosen.model)
-        images = images_from(chosen.data, chosen, input_shapes(model)).images[0][:]
+        images = images_from(chosen.data, chosen, input_shapes(model), chosen.samples).images[0][:]
         message("Converting with TFLiteConverter")
         with native_stderr_held_back():
             reference = converted_by_tensorflow(model, images)

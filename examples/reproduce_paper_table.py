@@ -18,144 +18,31 @@ flag of its own, so the blocks "mean alone" leave it out.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import labelled_classifier
 import numpy as np
+from paper_ablation import FLOAT_TOP1, PUBLISHED, TABLE
 
 from tflite_ptq4 import QuantizationConfig, calibrate, quantize_model
 from tflite_ptq4.cli.console import (
-    message,
     number,
     percent,
     print_json,
     print_table,
     results_only_on_stdout,
 )
-from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow
 from tflite_ptq4.evaluation import top1
-from tflite_ptq4.image_data import ImageSet, load_images
+from tflite_ptq4.image_data import ImageSet
 from tflite_ptq4.numerics.closeness import agreement
 from tflite_ptq4.progress import track
 from tflite_ptq4.runnable_models import predict_keras
 
 if TYPE_CHECKING:
     import keras
-
-NAIVE = QuantizationConfig(
-    weight_bits=4,
-    activation_bits=4,
-    weight_granularity="per_channel",
-    activation_granularity="per_channel",
-    quantized_tensors="layer_inputs",
-    weight_scale="max_abs",
-    activation_clipping="min_max",
-    weight_bit_allocation="none",
-    activation_bit_allocation="none",
-    bias_correction=False,
-    mean_correction="weights",
-    variance_correction=True,
-    weight_rounding="nearest",
-    refit_weights=False,
-    output_matching=False,
-    first_layer_bits=8,
-    last_layer_bits=8,
-    input_bits=8,
-    output_bits=8,
-)
-NAIVE_8W4A = NAIVE.replace(weight_bits=8)
-NAIVE_4W8A = NAIVE.replace(activation_bits=8)
-LAYER_WISE = NAIVE_8W4A.replace(
-    weight_granularity="per_tensor", activation_granularity="per_tensor"
-)
-# Sections of the paper.
-ACIQ = {"activation_clipping": "laplace"}  # 3
-ACTIVATION_ALLOCATION = {"activation_bit_allocation": "paper"}  # 4
-WEIGHT_ALLOCATION = {"weight_bit_allocation": "paper"}  # 4
-BIAS_CORRECTION = {"bias_correction": True}  # 5
-MEAN_ALONE = {"bias_correction": True, "variance_correction": False}  # 5, without the deviation
-
-# Bits of weights and activations; methods; the config. A block starts with no method and ends with
-# all that it has.
-TABLE = [
-    ("8W4A", "naive", NAIVE_8W4A),
-    ("8W4A", "ACIQ", NAIVE_8W4A.replace(**ACIQ)),
-    ("8W4A", "bit allocation", NAIVE_8W4A.replace(**ACTIVATION_ALLOCATION)),
-    ("8W4A", "both", NAIVE_8W4A.replace(**ACIQ, **ACTIVATION_ALLOCATION)),
-    ("4W8A", "naive", NAIVE_4W8A),
-    ("4W8A", "bias correction", NAIVE_4W8A.replace(**BIAS_CORRECTION)),
-    ("4W8A", "bit allocation", NAIVE_4W8A.replace(**WEIGHT_ALLOCATION)),
-    ("4W8A", "both", NAIVE_4W8A.replace(**BIAS_CORRECTION, **WEIGHT_ALLOCATION)),
-    ("4W8A, mean alone", "naive", NAIVE_4W8A),
-    ("4W8A, mean alone", "bias correction", NAIVE_4W8A.replace(**MEAN_ALONE)),
-    ("4W8A, mean alone", "bit allocation", NAIVE_4W8A.replace(**WEIGHT_ALLOCATION)),
-    ("4W8A, mean alone", "both", NAIVE_4W8A.replace(**MEAN_ALONE, **WEIGHT_ALLOCATION)),
-    ("4W4A", "naive", NAIVE),
-    (
-        "4W4A",
-        "all",
-        NAIVE.replace(**ACIQ, **ACTIVATION_ALLOCATION, **WEIGHT_ALLOCATION, **BIAS_CORRECTION),
-    ),
-    ("4W4A, mean alone", "naive", NAIVE),
-    (
-        "4W4A, mean alone",
-        "all",
-        NAIVE.replace(**ACIQ, **ACTIVATION_ALLOCATION, **WEIGHT_ALLOCATION, **MEAN_ALONE),
-    ),
-    ("8W4A, layer-wise", "naive", LAYER_WISE),
-    ("8W4A, layer-wise", "ACIQ", LAYER_WISE.replace(**ACIQ)),
-]
-
-# Top-1 in percent of the float networks that the authors quantized: torchvision's pretrained ones
-# (https://docs.pytorch.org/0.1.12/torchvision/models.html, 100 - error).
-FLOAT_TOP1 = {"ResNet-18": 69.76, "ResNet-50": 76.15}
-
-
-@dataclass(frozen=True)
-class Published:
-    """A figure of the authors: top-1 in percent on the validation images of ImageNet."""
-
-    network: str
-    bits: str
-    methods: str
-    top1: float
-    source: str
-
-    @property
-    def to_float(self) -> float:
-        """Points against the float network."""
-        return self.top1 - FLOAT_TOP1[self.network]
-
-
-CODE_OF_THE_PAPER = "github.com/submission2019/cnn-quantization"
-CODE_OF_ACIQ = "github.com/submission2019/AnalyticalScaleForIntegerQuantization"
-PUBLISHED = [
-    Published("ResNet-50", "4W4A", "naive", 62.154, f"{CODE_OF_THE_PAPER}, README"),
-    Published("ResNet-50", "4W4A", "all", 73.330, f"{CODE_OF_THE_PAPER}, README"),
-    Published("ResNet-18", "4W4A", "all", 67.0, f"the paper, as quoted in {CODE_OF_THE_PAPER}#10"),
-    Published("ResNet-50", "8W4A, layer-wise", "ACIQ", 71.404, f"{CODE_OF_THE_PAPER}, README"),
-    Published("ResNet-18", "8W4A, layer-wise", "naive", 53.206, f"{CODE_OF_ACIQ}, README"),
-    Published("ResNet-18", "8W4A, layer-wise", "ACIQ", 65.728, f"{CODE_OF_ACIQ}, README"),
-]
-
-
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model", type=Path, metavar="MODEL.keras")
-    parser.add_argument("--calibration", type=Path, required=True, metavar="PATH", help="images")
-    parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="labelled images")
-    parser.add_argument("--samples", type=int, default=64, help="images of --calibration (64)")
-    parser.add_argument("--data-samples", type=int, help="images of --data (all)")
-    for option in ("--resize", "--crop"):
-        parser.add_argument(option, type=int)
-    for option, default in (("--mean", 0.0), ("--std", 1.0)):
-        parser.add_argument(option, type=float, nargs="+", default=default)
-    parser.add_argument("--json", action="store_true", help="print the results as JSON")
-    return parser.parse_args(argv)
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,25 +214,11 @@ def print_rows(title: str, found: list[dict[str, Any]], compared: list[dict[str,
 
 
 def main(argv: list[str] | None = None) -> None:
-    chosen = arguments(argv)
+    parser = labelled_classifier.parser_of((__doc__ or "").splitlines()[0])
+    parser.add_argument("--data-samples", type=int, help="images of --data (all)")
+    chosen = parser.parse_args(argv)
     with results_only_on_stdout():
-        import_tensorflow()
-        from tflite_ptq4.keras_side.load_model import image_input_shape, load_model
-
-        message(f"Loading {chosen.model}")
-        model = load_model(chosen.model)
-        read = partial(
-            load_images,
-            resize=chosen.resize,
-            crop=chosen.crop,
-            mean=chosen.mean,
-            std=chosen.std,
-            input_shape=image_input_shape(model),
-        )
-        calibration = read(chosen.calibration, samples=chosen.samples).images[0][:]
-        data = read(chosen.data, samples=chosen.data_samples)
-        if data.labels is None:
-            raise SystemExit(f"{chosen.data} must have labels: accuracy is what is compared.")
+        model, calibration, data = labelled_classifier.load(parser, chosen, chosen.data_samples)
         found, answers = measure(model, calibration, data)
         compared = order(answers[1:])
     if chosen.json:

@@ -305,7 +305,8 @@ def labelled_network(folder: Path, rng: np.random.Generator) -> list[str]:
 def test_the_ablation_of_the_paper_has_its_rows(
     tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from reproduce_paper_table import FLOAT_TOP1, TABLE, main
+    from paper_ablation import FLOAT_TOP1, TABLE
+    from reproduce_paper_table import main
 
     main([*labelled_network(tmp_path, rng), "--samples", "8", "--json"])
     result = json.loads(capsys.readouterr().out)
@@ -347,7 +348,8 @@ def test_two_networks_are_compared_on_the_images_that_they_share() -> None:
 def test_accuracy_is_held_against_an_earlier_run(
     tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from measure_accuracy import CASES, FLOAT, main
+    from accuracy_cases import CASES, FLOAT
+    from measure_accuracy import main
 
     reference = tmp_path / "docs" / "results.json"
     options = [*labelled_network(tmp_path, rng), "--samples", "8", "--reference", str(reference)]
@@ -383,7 +385,7 @@ def test_accuracy_is_held_against_an_earlier_run(
 
 
 def test_a_figure_moves_when_the_images_say_so() -> None:
-    from measure_accuracy import Figures, compare, moved
+    from accuracy_figures import Figures, compare, moved
 
     # 25 of 100 images answered unlike the float network, before and now: D = 0.25 + 0.25 + 0.01,
     # 3 sqrt(0.51 / 100) = 0.2142.
