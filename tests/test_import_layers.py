@@ -29,6 +29,7 @@ LAYERS = {
     "tflite_ptq4.config_schema": 2,
     "tflite_ptq4.config_values": 2,
     "tflite_ptq4.layer_rules": 2,
+    "tflite_ptq4.recipe_checks": 2,
     "tflite_ptq4.recipes": 2,
     "tflite_ptq4.clipping": 2,
     "tflite_ptq4.operator_rules": 3,

@@ -37,10 +37,8 @@ from tflite_ptq4.layer_rules import (
     LayerRule,
     LayerSettings,
     resolve_settings,
-    rule_problems,
 )
-
-SCHEMA_VERSION = 1
+from tflite_ptq4.recipe_checks import SCHEMA_VERSION, file_problems, recipe_problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,7 +292,7 @@ class QuantizationConfig:
         Raises:
             ConfigError: the version is missing or unknown, a key is unknown, or a value is refused.
         """
-        raise_first(recipe_problems(values))
+        raise_first(recipe_problems(values, cls))
         values = {key: value for key, value in values.items() if key != "version"}
         if "rules" in values:
             values["rules"] = tuple(LayerRule(**rule) for rule in values["rules"])
@@ -315,47 +313,5 @@ class QuantizationConfig:
         Raises:
             ConfigError: the file cannot be read, the text is not YAML, or `from_dict` refuses it.
         """
-        raise_first(file_problems(source))
+        raise_first(file_problems(source, cls))
         return cls.from_dict(recipes.read(source).values)
-
-
-def recipe_problems(values: Any) -> list[ConfigError]:
-    """Everything that `QuantizationConfig.from_dict` refuses in what it is given."""
-    if not isinstance(values, Mapping):
-        return [
-            ConfigError(
-                f"A config must be a mapping of fields to values. Received: {values!r}. "
-                "Start from `QuantizationConfig().to_yaml()`."
-            )
-        ]
-    found = []
-    version = values.get("version")
-    if type(version) is not int or version != SCHEMA_VERSION:
-        found.append(
-            ConfigError(
-                f"A config must state the schema it is written in, `version: {SCHEMA_VERSION}`. "
-                f"Received: {version!r}. Add the line, or update this package for a newer file.",
-                key=("version",),
-            )
-        )
-    if "rules" in values:
-        found += rule_problems(values["rules"])
-    own = {key: value for key, value in values.items() if key not in ("version", "rules")}
-    return found + problems(own, QuantizationConfig, OF_CONFIGS)
-
-
-def file_problems(source: str | os.PathLike[str]) -> list[ConfigError]:
-    """Everything that `QuantizationConfig.from_yaml` refuses in a text or file, from top to bottom.
-
-    Args:
-        source: as `from_yaml` takes it.
-    """
-    try:
-        recipe = recipes.read(source)
-    except ConfigError as error:
-        return [error]
-    found = [*recipe.repeated_keys, *recipe_problems(recipe.values)]
-    return [
-        ConfigError(f"{recipe.place(error.key)}{error}", error.key)
-        for error in sorted(found, key=lambda error: recipe.line(error.key) or 0)
-    ]

@@ -9,9 +9,10 @@ from dataclasses import MISSING, dataclass, fields
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from tflite_ptq4.config import SCHEMA_VERSION, QuantizationConfig
+from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.config_checks import expected_of
 from tflite_ptq4.layer_rules import LayerRule
+from tflite_ptq4.recipe_checks import SCHEMA_VERSION
 
 _ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from tflite_ptq4 import recipes
 from tflite_ptq4.cli.console import message, print_json, print_table
-from tflite_ptq4.config import QuantizationConfig, file_problems
+from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.config_description import describe
 from tflite_ptq4.config_schema import recipe_schema
+from tflite_ptq4.recipe_checks import file_problems
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -39,7 +40,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
 def _validate(arguments: argparse.Namespace) -> None:
     """Print what each file means; of one that is refused, all that is wrong, and where."""
-    problems = {path: file_problems(path) for path in arguments.files}
+    problems = {path: file_problems(path, QuantizationConfig) for path in arguments.files}
     meanings = {
         str(path): None if found else describe(QuantizationConfig.from_yaml(path))
         for path, found in problems.items()
