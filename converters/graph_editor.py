@@ -32,7 +32,7 @@ _TYPES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 
 
 class GraphEditor:
-    """Edits the first subgraph of a model.
+    """Edits the first subgraph of a model; others, which its operators may call, stay as they are.
 
     Operators are written anew, in the order of `append`; what nothing refers to in the end is
     dropped by `finish`.
@@ -218,16 +218,19 @@ class GraphEditor:
                 entry.tensorIndex = place[entry.tensorIndex]
 
     def _drop_buffers(self) -> None:
+        tensors = [tensor for graph in self.model.subgraphs for tensor in graph.tensors]
         # Buffer 0 is the empty one by convention.
-        kept = [0, *sorted({t.buffer for t in self.graph.tensors} - {0})]
+        kept = [0, *sorted({tensor.buffer for tensor in tensors} - {0})]
         place = {old: new for new, old in enumerate(kept)}
         self.model.buffers = [self.model.buffers[old] for old in kept]
-        for tensor in self.graph.tensors:
+        for tensor in tensors:
             tensor.buffer = place[tensor.buffer]
 
     def _drop_opcodes(self) -> None:
-        kept = sorted({operator.opcodeIndex for operator in self.operators})
+        # The other graphs are the bodies of loops, such as a GRU that stays in float has.
+        operators = [operator for graph in self.model.subgraphs for operator in graph.operators]
+        kept = sorted({operator.opcodeIndex for operator in operators})
         place = {old: new for new, old in enumerate(kept)}
         self.model.operatorCodes = [self.model.operatorCodes[old] for old in kept]
-        for operator in self.operators:
+        for operator in operators:
             operator.opcodeIndex = place[operator.opcodeIndex]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from small_networks import int8_conv
@@ -65,3 +67,23 @@ def test_an_optional_input_that_is_absent_stays_absent(editor: GraphEditor) -> N
     editor.keep(operator)
     editor.set_interface({"image": 0}, [("result", 3)])
     assert editor.finish().subgraphs[0].operators[0].inputs[2] == -1
+
+
+def test_finish_keeps_what_other_graphs_refer_to(editor: GraphEditor) -> None:
+    """Buffers and operator codes are of the model, not of its first graph: a loop has two more."""
+    body = copy.deepcopy(editor.graph)
+    editor.model.subgraphs.append(body)
+    idle = editor.add_constant("idle", np.zeros(100, np.float32))
+    scale = editor.add_constant("idle too", np.ones(1, np.float32))
+    body.operators[0].opcodeIndex = editor.opcode(BuiltinOperator.MUL, 1)
+    body.tensors[1].buffer = editor.tensors[scale].buffer
+    dropped = editor.tensors[idle].buffer
+    editor.keep(editor.graph.operators[0])
+    editor.set_interface({"image": 0}, [("result", 3)])
+    model = editor.finish()
+    assert body.tensors[1].buffer < len(model.buffers) == dropped + 1
+    np.testing.assert_array_equal(
+        np.asarray(model.buffers[body.tensors[1].buffer].data).view(np.float32), [1.0]
+    )
+    assert model.operatorCodes[body.operators[0].opcodeIndex].builtinCode == BuiltinOperator.MUL
+    assert [operator.opcodeIndex for operator in model.subgraphs[0].operators] == [0]
