@@ -74,10 +74,16 @@ def test_integers_of_a_layer_in_float_stay_integers() -> None:
     assert kept.read(0, 2).dtype == tf.int64
 
 
-def test_the_largest_tensor_sets_the_batch() -> None:
-    largest = image_batches.BATCH_ELEMENTS // 4
-    assert batch_size([(None, 10), (None, 2, largest // 2)]) == 4
-    assert batch_size([(None, largest * 8)]) == 1
+@pytest.mark.parametrize(
+    ("images", "fitting", "size"),
+    [(64, 4, 4), (64, 3, 2), (61, 8, 8), (15, 8, 5), (2, 4, 2), (9, 0, 1)],
+)
+def test_the_largest_tensor_and_the_number_of_images_set_the_batch(
+    images: int, fitting: int, size: int
+) -> None:
+    """Batches are all of one size, where that is more than half of what fits."""
+    largest = image_batches.BATCH_ELEMENTS // max(fitting, 0.5)
+    assert batch_size([(None, 10), (None, 2, int(largest) // 2)], images) == size
 
 
 def test_batches_of_any_size_give_every_image_once() -> None:

@@ -64,7 +64,8 @@ def observe_images(
     arrays = callback.lowered.trace.unpack(images)
     if batch_size is None:
         shapes = callback.lowered.graph.shapes.values()
-        batch_size = image_batches.batch_size([*(array.shape for array in arrays), *shapes])
+        sizes = [*(array.shape for array in arrays), *shapes]
+        batch_size = image_batches.batch_size(sizes, len(arrays[0]))
     # Traced once for batches of any number, as the last one may be smaller.
     specs = [tf.TensorSpec((None, *array.shape[1:]), tf.float32) for array in arrays]
     observe = callback.observe.get_concrete_function(*specs)

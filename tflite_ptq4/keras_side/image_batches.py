@@ -19,14 +19,28 @@ LARGE_TENSOR = 1 << 23  # elements over all images, from which on bytes are wort
 _LARGEST_HALF = 6.0e4
 
 
-def batch_size(shapes: list[tuple[int | None, ...]]) -> int:
+def batch_size(shapes: Sequence[tuple[int | None, ...]], images: int) -> int:
     """How many images go through the network at a time.
 
     Args:
         shapes: of the tensors of the network, the batch axis first.
+        images: how many there are in all.
     """
     largest = max(prod(size or 1 for size in shape[1:]) for shape in shapes)
-    return max(1, BATCH_ELEMENTS // largest)
+    return even_size(max(1, BATCH_ELEMENTS // largest), images)
+
+
+def even_size(most: int, images: int) -> int:
+    """The largest size that makes all batches equal, unless that is half of the most or less.
+
+    oneDNN keeps what it compiles for each size: a last batch of another one costs memory.
+
+    Args:
+        most: images at a time, at most.
+        images: how many there are in all.
+    """
+    most = min(most, images)
+    return next((size for size in range(most, most // 2, -1) if images % size == 0), most)
 
 
 class KeptValues:

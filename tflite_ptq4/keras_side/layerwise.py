@@ -121,7 +121,7 @@ class _SideBySide:
 
     def _size(self, tensors: Sequence[str]) -> int:
         """Images at a time, where these tensors are at hand together."""
-        size = batch_size([self.lowered.graph.shapes[name] for name in tensors])
+        size = batch_size([self.lowered.graph.shapes[name] for name in tensors], self._images)
         return min(size, ceil(self._images / PARTS))
 
     def _spans(self, size: int) -> list[tuple[int, int]]:

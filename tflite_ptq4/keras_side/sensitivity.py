@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.keras_side.execution import activate, linear, run_graph, run_node
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
+from tflite_ptq4.keras_side.image_batches import even_size
 from tflite_ptq4.keras_side.input_gradients import linear_of_input
 from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.layer_weights import LayerWeights
@@ -63,8 +64,8 @@ def measure_sensitivity(
     """
     graph = lowered.graph
     elements = sum(map(graph.elements, graph.tensors))
-    size = max(1, BATCH_ELEMENTS // elements)
     chosen = np.unique(np.linspace(0, len(images[0]) - 1, most_images).round().astype(int))
+    size = even_size(max(1, BATCH_ELEMENTS // elements), len(chosen))
     probes = probes or ceil(SAMPLES / len(chosen))
     measured = _Measured(lowered, plan, weights, statistics, probes)
     starts = range(0, len(chosen), size)
