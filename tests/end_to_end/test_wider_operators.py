@@ -7,12 +7,15 @@ one part in thirty of the signal, and a wrong kernel, scale or order of weights 
 
 from __future__ import annotations
 
+import keras
 import keras_networks
 import numpy as np
 import pytest
 from exported_networks import exported
+from keras import layers
 from runtimes import operator_names, outputs
 
+from tflite_ptq4 import QuantizationConfig, calibrate, quantize_model
 from tflite_ptq4.numerics.closeness import sqnr_db
 
 NETWORKS = sorted(set(keras_networks.WIDER_NETWORKS) - keras_networks.WITH_FLOAT_LAYERS)
@@ -52,3 +55,18 @@ def test_eight_bits_are_near_the_float_network(network: str) -> None:
     made = exported(network, "w8a8")
     # Each of up to ten layers rounds at 8 bits, some 40 dB below its signal: ten of them, 30 dB.
     assert sqnr_db(np.asarray(made.model(made.images[0])), made.simulated_outputs[0]) >= 25.0
+
+
+def test_the_loop_of_a_recurrent_layer_keeps_its_graphs() -> None:
+    """A GRU stays in float, and becomes a WHILE whose condition and body are graphs of the file."""
+    inputs = keras.Input((8, 8, 3))
+    rows = layers.Reshape((8, -1))(keras_networks.conv(4)(inputs))
+    model = keras.Model(inputs, layers.Dense(4)(layers.GRU(5)(rows)))
+    images = keras_networks.images_for(model)
+    config = QuantizationConfig.preset("w4a8")
+    quantized = quantize_model(model, calibrate(model, images), config, images=images)
+    simulated = np.asarray(quantized.simulated_model(images[0]))
+    for target in INTEGER_TARGETS:
+        file = quantized.to_tflite(target=target)
+        assert "WHILE" in operator_names(file)
+        assert sqnr_db(simulated, outputs(file, images)[0]) >= LEAST_SQNR_DB
