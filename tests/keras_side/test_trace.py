@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -197,6 +199,18 @@ def test_a_nested_model_with_its_own_call_is_one_call() -> None:
     model = keras.Model(image, _with_own_call()(image))
     assert calls_of(model) == ["own"]
     assert is_functional(model) and not is_functional(_with_own_call())
+
+
+# Keras makes, saves and loads such layers, and cannot run them in `predict`.
+@pytest.mark.parametrize("name", ["my conv", "a:b", "flöße", "conv*", "<img src=x>"])
+def test_a_name_that_no_graph_takes_is_refused(name: str) -> None:
+    with pytest.raises(ModelError, match=f"(?s)Received: {re.escape(repr(name))} .*Conv2D"):
+        trace(block("b", first=name))
+
+
+@pytest.mark.parametrize("name", ["-x", ".hidden", "conv_1>relu"])
+def test_an_odd_name_that_a_graph_takes_is_kept(name: str) -> None:
+    assert calls_of(block("b", first=name)) == [name, "relu"]
 
 
 # --- copies of layers ---

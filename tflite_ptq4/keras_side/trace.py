@@ -7,6 +7,7 @@ to the inputs. Running the calls in order on real tensors repeats the model's ow
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,9 @@ from tflite_ptq4.input_shapes import Shape
 from tflite_ptq4.keras_side.cloning import clone_operation
 
 Run = Callable[[Sequence], list]
+
+# What TensorFlow takes as a name inside a graph. Keras checks no more than that there is no slash.
+_NAME = re.compile(r"[A-Za-z0-9_.\\/>-]*")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +123,8 @@ def trace(model: keras.Model) -> Trace:
         The calls in the order of execution.
 
     Raises:
-        ModelError: the model is no Keras 3 model, is not built, or has no symbolic graph
-            (subclassed with its own `call`).
+        ModelError: the model is no Keras 3 model, is not built, has no symbolic graph (subclassed
+            with its own `call`), or has a layer whose name TensorFlow does not take.
     """
     if not isinstance(model, keras.Model):
         raise ModelError(
@@ -183,6 +187,7 @@ class _Tracer:
         for node in _nodes_in_order(model):
             arguments = [names[id(tensor)] for tensor in node.input_tensors]
             path = f"{prefix}{node.operation.name}"
+            _check_name(node.operation)
             if is_functional(node.operation):
                 results = self.open_model(node.operation, arguments, prefix=f"{path}/")
             else:
@@ -207,6 +212,16 @@ class _Tracer:
             for tensor, result in zip(node.outputs, results, strict=True):
                 names[id(tensor)] = result
         return [names[id(tensor)] for tensor in model.outputs]
+
+
+def _check_name(operation: keras.Operation) -> None:
+    if not _NAME.fullmatch(operation.name):
+        raise ModelError(
+            "The name of a layer must be of the letters A to Z, digits, and the characters _ . - "
+            "alone: a model with any other in a name can be built and saved, but not run by "
+            f"`predict`. Received: {operation.name!r} ({type(operation).__name__}). Load it with "
+            "Keras, set the layer's `name`, and save it again."
+        )
 
 
 def _nodes_in_order(model: keras.Model) -> list:
