@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -74,14 +75,20 @@ def test_a_damaged_file_is_refused(
     assert str(path) in str(refused.value)
 
 
-def test_a_file_of_a_newer_keras_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "advice"), [("99.1.0", "Update Keras"), ("3.0.1", r"model\.load_weights")]
+)
+def test_a_file_of_another_keras_that_cannot_be_read_says_so(
+    tmp_path: Path, version: str, advice: str
+) -> None:
     path = tmp_path / "m.keras"
     small_model().save(path)
     _configured("{}")(path)
     _without("metadata.json")(path)
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("metadata.json", '{"keras_version": "99.1.0"}')
-    with pytest.raises(FileFormatError, match=r"was saved with Keras 99\.1\.0, and Keras 3\."):
+        archive.writestr("metadata.json", f'{{"keras_version": "{version}"}}')
+    said = rf"was saved with Keras {re.escape(version)}, and Keras 3\..*{advice}"
+    with pytest.raises(FileFormatError, match=said):
         load_model(path)
 
 

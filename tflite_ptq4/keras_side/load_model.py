@@ -171,10 +171,15 @@ def _explanation(error: Exception, path: Path) -> str:
             f"was saved with Keras {saved_with}, and Keras {installed}, which is installed, cannot "
             "read it. Update Keras, or save the model with the older one."
         )
-    return (
-        f"is not a whole Keras model: {_first_sentence(text) or type(error).__name__}. Save it "
-        f"again with model.save('model{_SUFFIX}')."
-    )
+    reason = _first_sentence(text) or type(error).__name__
+    if () < _release(saved_with) < _release(installed):
+        return (
+            f"was saved with Keras {saved_with}, and Keras {installed}, which is installed, cannot "
+            f"make a model of it: {reason}. Build the model in Python with the code that it comes "
+            "from, give it the weights by model.load_weights, and call tflite_ptq4.quantize_model "
+            "there."
+        )
+    return f"is not a whole Keras model: {reason}. Save it again with model.save('model{_SUFFIX}')."
 
 
 def _keras_version(path: Path) -> str:
