@@ -73,6 +73,7 @@ def configs(draw: st.DrawFn) -> QuantizationConfig:
         weight_rounding=draw(st.sampled_from(["second_order", "nearest"])),
         refit_weights=draw(st.booleans()),
         output_matching=draw(st.booleans()),
+        varied_images=draw(st.booleans()),
         first_layer_bits=draw(st.none() | BITS),
         last_layer_bits=draw(st.none() | BITS),
         depthwise_weight_bits=draw(st.none() | BITS),
@@ -144,7 +145,13 @@ CHOICES = {
     "mean_correction": "'bias', 'roundings', 'weights', 'none'",
     "weight_rounding": "'second_order', 'nearest'",
 }
-SWITCHES = ("bias_correction", "variance_correction", "refit_weights", "output_matching")
+SWITCHES = (
+    "bias_correction",
+    "variance_correction",
+    "refit_weights",
+    "output_matching",
+    "varied_images",
+)
 WIDTHS = {
     "weight_bits": "an integer from 2 to 8",
     "activation_bits": "an integer from 2 to 8",

@@ -34,6 +34,7 @@ LAYERS = {
     "tflite_ptq4.clipping": 2,
     "tflite_ptq4.operator_rules": 3,
     "tflite_ptq4.graph": 3,
+    "tflite_ptq4.image_variations": 3,
     "tflite_ptq4.input_arrays": 3,
     "tflite_ptq4.input_shapes": 3,
     "tflite_ptq4.targets": 3,

@@ -81,6 +81,8 @@ class QuantizationConfig:
         refit_weights: first refit the weights by ridge regression from the quantized input to the
             float output.
         output_matching: match each channel's output mean and deviation to the float network's.
+        varied_images: where few images are given, mirrored and shifted copies of them join in the
+            corrections that need images, more at a higher effort.
         effort: time spent on the corrections that need images: "fast" reads fewer patches of each
             layer's input and refits by a fixed ridge, "best" reads many more patches.
         first_layer_bits: weight bits of the first layer, None for no exception.
@@ -125,6 +127,7 @@ class QuantizationConfig:
     weight_rounding: WeightRounding = "nearest"
     refit_weights: bool = False
     output_matching: bool = False
+    varied_images: bool = False
     effort: Effort = "balanced"
     first_layer_bits: Bits | None = 8
     last_layer_bits: Bits | None = 8
