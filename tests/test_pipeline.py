@@ -30,6 +30,7 @@ from tflite_ptq4 import (
 )
 from tflite_ptq4.config_description import describe
 from tflite_ptq4.file_inspection import inspect_file
+from tflite_ptq4.image_variations import ENOUGH_IMAGES, with_variations
 
 W4A8 = QuantizationConfig.preset("w4a8")
 PAPER = QuantizationConfig.preset("paper_w4a4")
@@ -326,3 +327,18 @@ def test_reasons_reach_the_plan_and_the_report() -> None:
     quantized = quantize_model(model, calibrate(model, images), W4A8, images=images)
     for text in (quantized.plan.render(), quantized.report.render()):
         assert "not quantized: layer_normalization: no integer form for LayerNormalization" in text
+
+
+def test_copies_of_few_images_join_in_the_corrections(model, statistics, images, made) -> None:
+    (varied,) = with_variations([images], ENOUGH_IMAGES[W4A8.effort])
+    alone = W4A8.replace(varied_images=False)
+    by_hand, without = (
+        quantize_model(model, statistics, alone, images=x) for x in (varied, images)
+    )
+    assert len(varied) > len(images)
+    for name, weights in made.weights.items():
+        np.testing.assert_array_equal(weights.integers, by_hand.weights[name].integers)
+        np.testing.assert_array_equal(weights.bias, by_hand.weights[name].bias)
+    assert any(
+        (made.weights[name].bias != without.weights[name].bias).any() for name in made.weights
+    )
