@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -495,6 +497,26 @@ def test_the_plan_names_every_operator_and_its_graph() -> None:
 def test_the_same_plan_twice() -> None:
     for config in (QuantizationConfig(), PAPER):
         assert plan_of(branched(), config).to_dict() == plan_of(branched(), config).to_dict()
+
+
+def test_a_step_inside_a_layer_has_eight_bits_and_is_in_no_budget() -> None:
+    body = weighted("body", "image", KERNEL, activation="relu")
+    step = replace(plain("body2/step", "elu", "body2"), inner=True)
+    graph = graph_of(
+        body,
+        weighted("body2", "body", KERNEL),
+        step,
+        plain("act", "relu", "body2/step"),
+        weighted("last", "act", KERNEL),
+    )
+    rules = (LayerRule(match="body2", activation_bits=5),)
+    config = QuantizationConfig(activation_bits=4, last_layer_bits=None, rules=rules)
+    for budget in (None, 4.5):
+        plan = plan_of(graph, config.replace(activation_bit_budget=budget))
+        bits = {name: int(tensor.bits[0]) for name, tensor in plan.tensors.items()}
+        assert bits["body2"] == 5
+        assert bits["body2/step"] == 8
+        assert plan.tensors["body2/step"].reason == "a step inside a layer"
 
 
 # --- refusals ---

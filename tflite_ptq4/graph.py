@@ -37,6 +37,7 @@ class Node:
             number that is joined with the input.
         reason: why the operator stays in float, for the kind "float".
         layer: the name of the Keras layer that it came from.
+        inner: whether its output is a step on the way to a layer's output, no activation.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Node:
     attributes: Mapping[str, object] = field(default_factory=dict)
     reason: str = ""
     layer: str = ""
+    inner: bool = False
 
     @property
     def rule(self) -> OperatorRule:

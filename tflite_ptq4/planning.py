@@ -218,17 +218,19 @@ class _Planner:
     def _without_ties(self, plan: TensorPlan) -> TensorPlan:
         """The plan of a tensor with a scale at which every runtime rounds its readers alike."""
         sharing = [name for name, source in self.sources.items() if source == plan.name]
-        rules = {
-            node.kind: node.rule.fixed
+        readers = [
+            node
             for name in sharing
             for node in self.graph.consumers[name]
-            if node.kind in FUNCTIONS
-        }
-        if not rules or plan.per_channel:
+            if node.kind in FUNCTIONS and node.name in self.quantized
+        ]
+        if not readers or plan.per_channel:
             return plan
         levels = np.arange(plan.lower[0], plan.upper[0] + 1)
-        steps = [fixed[0] for fixed in rules.values()]
-        scale = tie_free_scale(float(plan.scale[0]), levels, list(rules), steps)
+        kinds = [node.kind for node in readers]
+        # What these write lies further down, so that no plan waits for itself.
+        steps = [float(self.tensor_plan(node.output).scale[0]) for node in readers]
+        scale = tie_free_scale(float(plan.scale[0]), levels, kinds, steps)
         return replace(plan, scale=np.array([scale]))
 
     def _raised_tensors(self, measured: Mapping[str, Sensitivity] | None) -> dict[str, int]:
@@ -237,6 +239,8 @@ class _Planner:
         bits, usual = {}, []
         for name in dict.fromkeys(self.sources[name] for name in self.quantized_tensors):
             producer = self.graph.producer.get(name)
+            if producer is not None and producer.inner:
+                continue
             settings = None if producer is None else self.settings[producer.name]
             bits[name], reason = self._activation_bits(name, settings)
             if not reason and (settings is None or settings.usual_activation_bits):
@@ -248,6 +252,8 @@ class _Planner:
         producer = self.graph.producer.get(name)
         if producer is not None and producer.rule.fixed is not None:
             return 8, "the TFLite specification names the scale of this operator"
+        if producer is not None and producer.inner:
+            return 8, "a step inside a layer"
         if name in self.graph.inputs:
             return self.config.input_bits, "network input"
         if leaves_the_network(self.graph, name):

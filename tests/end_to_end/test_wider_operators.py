@@ -35,10 +35,12 @@ def test_a_file_computes_what_the_simulated_model_does(
     assert sqnr_db(simulated, found) >= LEAST_SQNR_DB
 
 
+@pytest.mark.parametrize("runtime", ["litert", "tensorflow"])
 @pytest.mark.parametrize("config", ["w8a8", "w4a4"])
-def test_hard_swish_is_exact(config: str) -> None:
-    made = exported("hard_swishes", config)
-    (found,) = outputs(made.file(), made.images)
+@pytest.mark.parametrize("network", ["hard_swishes", "selu"])
+def test_hard_swish_and_selu_are_exact(network: str, config: str, runtime: str) -> None:
+    made = exported(network, config)
+    (found,) = outputs(made.file(), made.images, runtime)
     np.testing.assert_array_equal(found, made.simulated_outputs[0])
 
 

@@ -76,6 +76,52 @@ def test_every_network_keeps_its_function_and_is_not_modified(name: str) -> None
     assert model.get_config() == config
 
 
+# --- functions that are several operators ---
+
+
+@pytest.mark.parametrize(
+    ("function", "steps"),
+    [
+        ("silu", ["gate sigmoid", "multiply"]),
+        ("hard_sigmoid", ["moved add relu6", "multiply"]),
+        ("selu", ["elu elu", "leaky_relu leaky_relu", "multiply"]),
+    ],
+)
+@pytest.mark.parametrize("form", ["layer", "operation", "activation"])
+def test_steps_on_the_way_are_inside_the_layer(function: str, steps: list[str], form: str) -> None:
+    inputs = image()
+    if form == "activation":
+        outputs = layers.Conv2D(4, 1, activation=function, name="whole")(inputs)
+    elif form == "layer":
+        outputs = layers.Activation(function, name="whole")(layers.Conv2D(4, 1)(inputs))
+    else:
+        outputs = getattr(keras.ops, function)(layers.Conv2D(4, 1)(inputs))
+    nodes = assert_same_function(keras.Model(inputs, outputs)).graph.nodes[1:]
+    whole = nodes[-1].layer
+    found = [
+        " ".join(
+            [*node.name[len(whole) + 1 :].split(), node.kind, *filter(None, [node.activation])]
+        )
+        for node in nodes
+    ]
+    assert [line.replace("clipped", "moved") for line in found] == steps
+    assert [node.inner for node in nodes] == [True] * (len(nodes) - 1) + [False]
+
+
+@pytest.mark.parametrize("form", [layers.LeakyReLU(0.3), lambda x: keras.ops.leaky_relu(x, 0.3)])
+def test_a_leaky_relu_says_its_slope(form) -> None:
+    inputs = image()
+    model = keras.Model(inputs, form(layers.Conv2D(4, 1)(inputs)))
+    assert assert_same_function(model).graph.nodes[-1].attributes["slope"] == 0.3
+
+
+def test_an_elu_of_another_slope_stays_in_float() -> None:
+    inputs = image()
+    model = keras.Model(inputs, keras.ops.elu(layers.Conv2D(4, 1)(inputs), alpha=0.5))
+    node = assert_same_function(model).graph.nodes[-1]
+    assert (node.kind, node.reason) == ("float", "ELU(alpha=0.5) has no integer form, only 1.0")
+
+
 # --- BatchNormalization ---
 
 BATCH_NORMS = {

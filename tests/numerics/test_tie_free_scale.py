@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 
 from tflite_ptq4.numerics.tie_free_scale import FUNCTIONS, LEAST_DISTANCE, tie_free_scale
 
-STEPS = {"sigmoid": 1 / 256, "tanh": 1 / 128}
+STEPS = {"sigmoid": 1 / 256, "tanh": 1 / 128, "elu": 1 / 40, "gelu": 1 / 50}
 
 
 def distance(kind: str, scale: float, levels: np.ndarray) -> float:
     """How far the value nearest to a tie is from it, in steps."""
-    steps = FUNCTIONS[kind](scale * levels) / STEPS[kind]
+    values = np.stack([function(scale * levels) for function in FUNCTIONS[kind]])
+    steps = values / STEPS[kind]
     return float(np.abs(steps - np.floor(steps) - 0.5).min())
 
 
@@ -20,6 +22,10 @@ def tie_of(kind: str) -> float:
     """A scale at which the value of level 1 is a tie: 20.5 steps of the output more than f(0)."""
     if kind == "tanh":
         return float(np.arctanh(20.5 / 128))
+    if kind == "elu":
+        return 20.5 / 40  # above zero it is the identity
+    if kind == "gelu":
+        return float(brentq(lambda x: 50 * FUNCTIONS["gelu"][0](x) - 20.5, 0, 1))
     value = 0.5 + 20.5 / 256
     return float(np.log(value / (1 - value)))
 
@@ -38,10 +44,13 @@ def test_a_scale_without_ties_stays() -> None:
     assert tie_free_scale(0.25, np.arange(3), ["tanh"], [1 / 128]) == 0.25
 
 
-@given(st.floats(1e-3, 0.2), st.integers(0, 255))
-def test_any_scale_of_eight_bits_can_serve_both(scale: float, zero_point: int) -> None:
+@pytest.mark.parametrize("kinds", [("sigmoid", "tanh"), ("elu",), ("gelu",)])
+@given(scale=st.floats(1e-3, 0.2), zero_point=st.integers(0, 255))
+def test_any_scale_of_eight_bits_can_serve(
+    kinds: tuple[str, ...], scale: float, zero_point: int
+) -> None:
     levels = np.arange(256) - zero_point
-    found = tie_free_scale(scale, levels, list(STEPS), list(STEPS.values()))
+    found = tie_free_scale(scale, levels, kinds, [STEPS[kind] for kind in kinds])
     assert found == np.float32(found)
     assert scale * (1 - 1e-7) <= found < 1.016 * scale
-    assert min(distance(kind, found, levels) for kind in STEPS) >= LEAST_DISTANCE
+    assert min(distance(kind, found, levels) for kind in kinds) >= LEAST_DISTANCE

@@ -25,6 +25,7 @@ LAYER_TYPES = {
     "mean": "GlobalAveragePooling2D",
     "reshape": "Flatten",
     "softmax": "Softmax",
+    "elu": "ELU",
     "sigmoid": "Activation",
     "float": "Lambda",
 }

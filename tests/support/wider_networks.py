@@ -116,7 +116,8 @@ def hard_swishes() -> keras.Model:
     return keras.Model(inputs, layers.Dense(4)(layers.Flatten()(x)))
 
 
-@network(wider=True, float_layers=True)
+@network(wider=True)
 def selu() -> keras.Model:
     inputs, x = _stem()
-    return keras.Model(inputs, conv(4)(conv(6, activation="selu")(x)))
+    x = layers.Activation("selu")(layers.Conv2D(8, 1)(conv(6, activation="selu")(x)))
+    return keras.Model(inputs, conv(4)(ops.selu(x)))

@@ -20,6 +20,12 @@ from tflite_ptq4.keras_side.trace import Call, Run
 
 _A = keras.activations
 
+_LEAKY_RELU_SLOPE = 0.2  # of the function; the layer has its own
+
+# selu(x) = lambda x above zero, lambda alpha (e^x - 1) below.
+_SELU_ALPHA = 1.6732632423543772
+_SELU_LAMBDA = 1.0507009873554805
+
 # Functions that are one TFLite operator with an int8 kernel.
 _KINDS: dict[Callable, str] = {
     _A.linear: "identity",
@@ -51,12 +57,15 @@ def _activation(call: Call, activation: Callable, source: str) -> list[Primitive
         return _silu(call, source)
     if activation is _A.hard_sigmoid:
         return _hard_sigmoid(call, source)
+    if activation is _A.selu:
+        return _selu(call, source)
     kind = _KINDS.get(activation, "float")
     if isinstance(activation, layers.ReLU):
         kind = _relu_kind(activation) or "float"
     title = getattr(activation, "__name__", type(activation).__name__)
     reason = f"no integer form for the activation {title!r}" if kind == "float" else ""
-    step = _step(call, "", kind, (source,), lambda v: activation(v[0]), reason)
+    slope = {"slope": _LEAKY_RELU_SLOPE} if kind == "leaky_relu" else {}
+    step = _step(call, "", kind, (source,), lambda v: activation(v[0]), reason, **slope)
     # Some of these functions take no symbolic tensor; as a layer each of them does.
     return [replace(step, run_on_clone=lambda name: _as_layer(activation, name))]
 
@@ -90,6 +99,7 @@ def _step(
         run=lambda values: [compute(values)],
         reason=reason,
         attributes=attributes,
+        inner=bool(part),
     )
 
 
@@ -113,6 +123,28 @@ def _hard_sigmoid(call: Call, source: str) -> list[Primitive]:
         constant=1.0 / 6.0,
     )
     return [moved, clipped, scaled]
+
+
+def _selu(call: Call, source: str) -> list[Primitive]:
+    """lambda leaky_relu(elu(x)), the slope below zero alpha."""
+    bent = _step(call, "elu", "elu", (source,), lambda v: ops.elu(v[0]))
+    steeper = _step(
+        call,
+        "leaky_relu",
+        "leaky_relu",
+        (bent.name,),
+        lambda v: ops.leaky_relu(v[0], _SELU_ALPHA),
+        slope=_SELU_ALPHA,
+    )
+    scaled = _step(
+        call,
+        "",
+        "multiply",
+        (steeper.name,),
+        lambda v: ops.multiply(v[0], _SELU_LAMBDA),
+        constant=_SELU_LAMBDA,
+    )
+    return [bent, steeper, scaled]
 
 
 def _relu_kind(layer: layers.ReLU) -> str | None:
@@ -149,9 +181,9 @@ def _softmax(call: Call) -> list[Primitive]:
     return [whole(call, "softmax")]
 
 
-@expands(layers.LeakyReLU)
+@expands(layers.LeakyReLU, *operation_types("LeakyRelu"))
 def _leaky_relu(call: Call) -> list[Primitive]:
-    return [whole(call, "leaky_relu")]
+    return [whole(call, "leaky_relu", {"slope": float(call.operation.negative_slope)})]
 
 
 @expands(layers.PReLU)
@@ -161,7 +193,7 @@ def _prelu(call: Call) -> list[Primitive]:
     return [whole(call, "prelu")]
 
 
-@expands(layers.ELU)
+@expands(layers.ELU, *operation_types("Elu"))
 def _elu(call: Call) -> list[Primitive]:
     if call.operation.alpha != 1.0:
         return [in_float(call, f"ELU(alpha={call.operation.alpha}) has no integer form, only 1.0")]
@@ -171,20 +203,19 @@ def _elu(call: Call) -> list[Primitive]:
 _OPERATIONS = {
     "Relu": _A.relu,
     "Relu6": _A.relu6,
-    "Elu": _A.elu,
     "Gelu": _A.gelu,
     "Sigmoid": _A.sigmoid,
     "Tanh": _A.tanh,
     "Silu": _A.silu,
     "HardSigmoid": _A.hard_sigmoid,
     "HardSilu": _A.hard_swish,
-    "LeakyRelu": _A.leaky_relu,
+    "Selu": _A.selu,
 }
 
 
 @expands(*operation_types(*_OPERATIONS))
 def _operation(call: Call) -> list[Primitive]:
     activation = _OPERATIONS[type(call.operation).__name__]
-    if activation in (_A.silu, _A.hard_sigmoid):
+    if activation in (_A.silu, _A.hard_sigmoid, _A.selu):
         return _activation(call, activation, call.inputs[0])
     return [whole(call, _KINDS[activation])]

@@ -9,7 +9,8 @@ standing for 0.0), adds up exactly, and rounds as the kernel does:
               e the exponent of the larger ratio of scales
     mean      q = rint(float32(sum) * m + offset),  m = float32(s_in / s_out / n)
     average   rounds half away from zero on the stored int8 value
-    hard_swish  16-bit fixed point, see numerics/hard_swish.py
+    table     a function of one value that kernels compute in fixed point, see
+              numerics/hard_swish.py and numerics/leaky_relu.py
 
 One deep network in which a single value falls to the other side of a tie can end up elsewhere; that
 is why simulating with real numbers would not do.
@@ -24,7 +25,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from tflite_ptq4.numerics.hard_swish import hard_swish_codes
 from tflite_ptq4.plan import INT8_MAX, TensorPlan
 
 _ADD_BITS = 20
@@ -210,25 +210,34 @@ class IntegerRescale(_IntegerLayer):
 
 
 @keras.saving.register_keras_serializable(package="tflite_ptq4")
-class IntegerHardSwish(_IntegerLayer):
-    """x relu6(x + 3) / 6, looked up for each integer."""
+class IntegerTable(_IntegerLayer):
+    """A function of one value, looked up for each integer.
 
-    def __init__(self, inputs, output, **kwargs) -> None:
+    Args:
+        inputs: the range of the input.
+        output: the range of the output.
+        table: what the input's integers become, from the lowest to the highest, zero standing for
+            0.0; values beyond the output's range are clipped.
+    """
+
+    def __init__(self, inputs, output, table: list[int], **kwargs) -> None:
         super().__init__(inputs, output, **kwargs)
-        (entry,) = self.input_ranges
-        codes = np.arange(entry.lower, entry.upper + 1)
-        table = hard_swish_codes(codes, entry.scale, self.output_range.scale)
-        self._table = table.astype(np.float32)
+        self.table = list(table)
+        self._codes = np.asarray(self.table, dtype=np.float32)
 
     def call(self, inputs):
         """Compute on the integers."""
         (entry,) = self.input_ranges
         places = ops.cast(entry.codes(inputs), "int32") - entry.lower
-        return self.output_range.real(ops.take(self._table, places))
+        return self.output_range.real(ops.take(self._codes, places))
 
     def compute_output_shape(self, input_shape):
         """The shape of the input."""
         return input_shape
+
+    def get_config(self) -> dict:
+        """What the layer was made with."""
+        return {**super().get_config(), "table": self.table}
 
 
 @keras.saving.register_keras_serializable(package="tflite_ptq4")

@@ -9,22 +9,27 @@ import numpy as np
 
 from tflite_ptq4.graph import Node
 from tflite_ptq4.keras_side.integer_layers import (
-    IntegerHardSwish,
     IntegerInterpolation,
     IntegerJoin,
     IntegerLinear,
     IntegerMean,
     IntegerRange,
     IntegerRescale,
+    IntegerTable,
 )
 from tflite_ptq4.keras_side.layer_of_node import keras_layer, kernel_of_layer
 from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.numerics.grid import IntegerGrid
+from tflite_ptq4.numerics.hard_swish import hard_swish_codes
+from tflite_ptq4.numerics.leaky_relu import leaky_relu_codes
 from tflite_ptq4.numerics.ranges import symmetric_scale
 from tflite_ptq4.plan import QuantizationPlan
 
 Names = Callable[[str], str]
+
+# Functions of one value whose kernels do not give the nearest level.
+_TABULATED = ("hard_swish", "leaky_relu")
 
 
 def integer_layer(
@@ -44,8 +49,9 @@ def integer_layer(
         unique_name: makes a layer name that is not taken yet.
 
     Returns:
-        A function from symbolic inputs to the symbolic output, or None where the operator is a
-        table of one value (sigmoid, say) or only moves values, and rounding its output is exact.
+        A function from symbolic inputs to the symbolic output, or None where rounding the output of
+        the float operator is exact: it only moves values, or is a function, a sigmoid say, whose
+        input has a scale without ties.
     """
     inputs = [IntegerRange.of(plan.tensors[name]).to_config() for name in node.inputs]
     output = IntegerRange.of(plan.tensors[node.output], node.activation).to_config()
@@ -59,8 +65,9 @@ def integer_layer(
     if node.kind in ("relu", "relu6"):
         cut = IntegerRange.of(plan.tensors[node.output], node.kind).to_config()
         return IntegerRescale(inputs, cut, name=unique_name(node.name))
-    if node.kind == "hard_swish":
-        return IntegerHardSwish(inputs, output, name=unique_name(node.name))
+    if node.kind in _TABULATED:
+        table = _table(node, IntegerRange(*inputs[0]), IntegerRange(*output))
+        return IntegerTable(inputs, output, table, name=unique_name(node.name))
     if node.kind == "mean" and node.layer_type.startswith("GlobalAveragePooling"):
         keepdims = len(lowered.graph.shapes[node.output]) > 2
         return IntegerMean(inputs, output, keepdims, name=unique_name(node.name))
@@ -70,6 +77,15 @@ def integer_layer(
         inner = _pooling(lowered, node, unique_name(f"{node.name}/inner"))
         return IntegerInterpolation(inner, inputs, output, name=unique_name(node.name))
     return None
+
+
+def _table(node: Node, entry: IntegerRange, output: IntegerRange) -> list[int]:
+    """What each integer of the input becomes."""
+    codes = np.arange(entry.lower, entry.upper + 1)
+    if node.kind == "hard_swish":
+        return hard_swish_codes(codes, entry.scale, output.scale).tolist()
+    slope = node.attributes["slope"]
+    return leaky_relu_codes(codes, slope, entry.scale, output.scale).tolist()
 
 
 def _number(value: float) -> tuple[int, list]:

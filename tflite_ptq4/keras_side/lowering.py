@@ -156,7 +156,9 @@ class _Lowering:
             and producer.rule.fuses_relu
             and producer.activation is None
         ):
-            self._merge(primitive, replace(producer, activation=primitive.kind))
+            self._merge(
+                primitive, replace(producer, activation=primitive.kind, inner=primitive.inner)
+            )
             return
         self._append(primitive)
 
@@ -207,6 +209,7 @@ class _Lowering:
             attributes=changes.get("attributes", primitive.attributes),
             reason=changes.get("reason", primitive.reason),
             layer=primitive.layer,
+            inner=primitive.inner,
         )
         self.nodes[node.name] = node
         if not node.rule.weighted:

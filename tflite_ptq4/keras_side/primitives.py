@@ -46,6 +46,7 @@ class Primitive:
             None where `run` touches no layer.
         lowered_run: the same values by operations that TFLite has; None where `run` does so.
         layer: the name of the call, of which the primitive may be a part.
+        inner: whether its output is a step on the way to a layer's output, no activation.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Primitive:
     run_on_clone: Callable[[str], Run] | None = None
     lowered_run: Run | None = None
     layer: str = ""
+    inner: bool = False
 
 
 def expand(call: Call) -> list[Primitive]:
