@@ -28,7 +28,7 @@ _RUNTIME_BYTES = 16  # the length that TFLiteConverter gives this entry
 
 _FLOAT_RUNTIME = (1, 14, 0)  # ROUND, MINIMUM and MAXIMUM
 # int8 operators at the versions of integer_operators.py are in every runtime since 2.3, but for:
-_NEWER_OPERATORS = {BuiltinOperator.GELU: (2, 9, 0)}
+_NEWER_OPERATORS = {BuiltinOperator.GELU: (2, 9, 0), BuiltinOperator.RSQRT: (2, 5, 0)}
 _INT8_RUNTIME = (2, 3, 0)
 # With INT4 weights and int8 activations: what was run. 2.14 is the oldest release that we have, and
 # computes convolutions; FULLY_CONNECTED fails up to 2.18, although its version loads.

@@ -42,8 +42,8 @@ from tflite_ptq4.graph import Node
 from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.numerics.affine import quantize
 from tflite_ptq4.numerics.grid import IntegerGrid
-from tflite_ptq4.numerics.ranges import symmetric_scale
-from tflite_ptq4.operator_rules import OutputScale
+from tflite_ptq4.numerics.ranges import number_on_grid, symmetric_scale
+from tflite_ptq4.operator_rules import LEAST_SCALE_OF_TERM, OutputScale
 from tflite_ptq4.plan import INT8_MIN, TensorPlan
 
 _CONSTANT_GRID = IntegerGrid(8, signed=True, narrow_range=True)
@@ -190,7 +190,7 @@ class Int8Writer:
         if node.rule.weighted and builtin in WEIGHT_AXES:
             self._write_weights(operator, node, builtin)
         elif builtin in TAKES_CONSTANTS:
-            self._quantize_constants(operator)
+            self._quantize_constants(operator, builtin, stored)
         if builtin in _FUSED:
             operator = self._tensors.append_rescaling(replaced[inputs[0]], output, _FUSED[builtin])
         else:
@@ -202,15 +202,21 @@ class Int8Writer:
         current = self.editor.model.operatorCodes[operator.opcodeIndex].version
         return max(INT8_VERSIONS[builtin], current)
 
-    def _quantize_constants(self, operator: OperatorT) -> None:
-        """Constants that an operator computes with, on a symmetric 8-bit grid of their own."""
+    def _quantize_constants(self, operator: OperatorT, builtin: int, stored: StoredRange) -> None:
+        """Constants that an operator computes with, on an 8-bit grid of their own."""
         inputs = [int(index) for index in operator.inputs]
         for place, index in enumerate(inputs):
             values = self.editor.constant(index) if index >= 0 else None
             if values is not None and values.dtype == np.float32:
-                scale = symmetric_scale(np.abs(values).max(), 8)
-                grid = StoredRange(float(scale), 0, INT8_MIN).quantization()
-                integers = quantize(values, scale, 0, _CONSTANT_GRID).astype(np.int8)
+                if values.size == 1:
+                    adds = builtin in (BuiltinOperator.ADD, BuiltinOperator.SUB)
+                    least = LEAST_SCALE_OF_TERM * stored.scale if adds else 0.0
+                    number, scale = number_on_grid(float(values.reshape(())), least)
+                    integers = np.full(values.shape, number, dtype=np.int8)
+                else:
+                    scale = float(symmetric_scale(np.abs(values).max(), 8))
+                    integers = quantize(values, scale, 0, _CONSTANT_GRID).astype(np.int8)
+                grid = StoredRange(scale, 0, INT8_MIN).quantization()
                 name = f"{self.editor.tensors[index].name.decode()}/quantized"
                 inputs[place] = self.editor.add_constant(name, integers, grid)
         operator.inputs = np.asarray(inputs, dtype=np.int32)

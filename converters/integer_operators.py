@@ -29,6 +29,7 @@ INT8_VERSIONS: dict[int, int] = {
     Op.LOGISTIC: 2,
     Op.TANH: 2,
     Op.SOFTMAX: 2,
+    Op.RSQRT: 2,
     # moving, selecting, interpolating
     Op.MAX_POOL_2D: 2,
     Op.AVERAGE_POOL_2D: 2,

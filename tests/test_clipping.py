@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tflite_ptq4.clipping import AUTO, CLIP_METHODS, ClipChoice, choose_clip
+from tflite_ptq4.clipping import AUTO, CLIP_METHODS, ClipChoice, choose_clip, step_range
 from tflite_ptq4.errors import ConfigError, StatisticsError
 from tflite_ptq4.numerics.affine import fake_quantize
 from tflite_ptq4.numerics.analytic_clipping import gaussian_ratio, laplace_ratio
@@ -211,3 +211,28 @@ def test_an_unknown_method_is_refused_with_the_known_ones():
 def test_a_channel_that_was_never_seen_is_refused():
     with pytest.raises(StatisticsError, match=r"channels \[0, 1\]"):
         choose_clip(TensorStatistics.empty(2), 4, method=AUTO, one_sided=False)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        pytest.param({"bounds": (-1.0, 2.0)}, (-1.0, 2.0), id="bounds"),
+        pytest.param({"times_least": 4.0}, (0.0, 2.0), id="four_times_0.5"),
+        pytest.param({"times_least": 64.0}, (0.0, 10.0), id="no_more_than_the_largest"),
+        pytest.param({"times_least": np.inf}, (0.0, 10.0), id="the_whole_range"),
+    ],
+)
+def test_the_range_of_a_step_inside_a_layer(attributes: dict, expected: tuple[float, float]):
+    stats = TensorStatistics.from_array(np.array([[0.5], [1.0], [10.0]]))
+    low, high = step_range(attributes, stats)
+    assert (low.tolist(), high.tolist()) == ([expected[0]], [expected[1]])
+
+
+def test_where_the_least_value_is_zero_the_whole_range_is_still_one():
+    stats = TensorStatistics.from_array(np.array([[0.0], [3.0]]))
+    _, high = step_range({"times_least": np.inf}, stats)
+    assert high.tolist() == [3.0]
+
+
+def test_other_operators_have_no_such_range():
+    assert step_range({"constant": 3.0}, TensorStatistics.from_array(np.ones((2, 1)))) is None

@@ -13,6 +13,7 @@ of the positive values alone; an estimate that counts the zeros as well would cl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +102,30 @@ def choose_clip(
         error=np.array(list(candidates.values()))[best, channel],
         candidates=candidates,
     )
+
+
+def step_range(attributes: Mapping[str, object], stats: TensorStatistics) -> _Clip | None:
+    """The range of an operator's output inside a layer, where the layer's arithmetic says it.
+
+    Values that others are divided by are not clipped by their squared error: what counts is how
+    many levels the least of them has.
+
+    Args:
+        attributes: of the operator; "bounds" is the range, "times_least" how many times the least
+            value the range goes up to, at most to the largest.
+        stats: of its output, positive values for "times_least", with C channels.
+
+    Returns:
+        float64 [C], both ends; None where neither attribute is there.
+    """
+    if "bounds" in attributes:
+        low, high = attributes["bounds"]
+        return np.full(stats.channels, low), np.full(stats.channels, high)
+    if "times_least" in attributes:
+        least = np.maximum(stats.minimum, np.finfo(np.float32).tiny)
+        high = np.minimum(stats.maximum, attributes["times_least"] * least)
+        return np.zeros(stats.channels), high
+    return None
 
 
 def _clip_and_error(

@@ -49,7 +49,8 @@ class QuantizationConfig:
 
     Args:
         weight_bits: bits of a weight.
-        activation_bits: bits of an activation.
+        activation_bits: bits of an activation; steps inside a layer that becomes several operators
+            keep 8.
         average_weight_bits: mean that the bit allocation of the weights meets, e.g. 3.5; None for
             `weight_bits`.
         average_activation_bits: mean that the bit allocation of the activations meets; None for
@@ -95,7 +96,8 @@ class QuantizationConfig:
         activation_bit_budget: activations that nothing else names get up to `maximum_bits` in place
             of `activation_bits`, as long as all elements have no more than this on average: those
             that cost the outputs most for a bit, or without images those that no ReLU precedes.
-            None for no such activations. It has no effect on activations clipped per channel.
+            None for no such activations. It has no effect on activations clipped per channel, and
+            steps inside a layer do not count.
         input_bits: bits of the network's input.
         output_bits: bits of the network's output.
         signed_activation_bits: bits of the activations that no ReLU precedes, None for

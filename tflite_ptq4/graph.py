@@ -114,6 +114,11 @@ class LayerGraph:
         return tuple(node for node in self.nodes if node.rule.weighted)
 
     @cached_property
+    def inner(self) -> frozenset[str]:
+        """Tensors that are steps on the way to a layer's output."""
+        return frozenset(tensor for node in self.nodes if node.inner for tensor in node.outputs)
+
+    @cached_property
     def nonnegative(self) -> frozenset[str]:
         """Tensors that can hold no negative value, whatever the images are."""
         found: set[str] = set()

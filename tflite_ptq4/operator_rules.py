@@ -63,6 +63,7 @@ RULES: dict[str, OperatorRule] = {
     "mean": OperatorRule(OutputScale.OWN, keeps_sign=True),
     "max": OperatorRule(OutputScale.INPUT, keeps_sign=True),
     # functions of one value
+    "rsqrt": OperatorRule(OutputScale.OWN, nonnegative=True),
     "relu": OperatorRule(OutputScale.OWN, nonnegative=True),
     "relu6": OperatorRule(OutputScale.OWN, nonnegative=True),
     "leaky_relu": OperatorRule(OutputScale.OWN),
@@ -86,6 +87,10 @@ RULES: dict[str, OperatorRule] = {
     # anything else
     "float": OperatorRule(OutputScale.FLOAT),
 }
+
+# The scale of what is added, in scales of the sum: XNNPACK takes no finer one, and at 1 / 512 of a
+# step nothing of it is left.
+LEAST_SCALE_OF_TERM = 2.0**-9
 
 FUSED_ACTIVATIONS = ("relu", "relu6")
 

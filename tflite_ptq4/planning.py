@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tflite_ptq4.bit_budgets import raised_activation_bits, raised_weight_bits
 from tflite_ptq4.channel_bits import allocated_activation_bits, allocated_weight_bits
-from tflite_ptq4.clipping import choose_clip
+from tflite_ptq4.clipping import choose_clip, step_range
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ModelError, StatisticsError
 from tflite_ptq4.graph import LayerGraph, Node
@@ -193,24 +193,29 @@ class _Planner:
             energy = self._reader_energy(name, statistics.channels) if weighted else None
             statistics = statistics.per_tensor(energy)
         bits = np.broadcast_to(np.asarray(bits, dtype=np.int64), (statistics.channels,))
-        choice = choose_clip(
-            statistics,
-            bits,
-            method=clipping,
-            one_sided=one_sided,
-            percentile=self.config.percentile,
-        )
-        scale, zero_point = affine_range(choice.low, choice.high, np.maximum(bits, 1))
+        bounds = None if producer is None else step_range(producer.attributes, statistics)
+        if bounds is not None:
+            (low, high), method = bounds, ("min_max",)
+        else:
+            choice = choose_clip(
+                statistics,
+                bits,
+                method=clipping,
+                one_sided=one_sided,
+                percentile=self.config.percentile,
+            )
+            low, high, method = choice.low, choice.high, choice.method
+        scale, zero_point = affine_range(low, high, np.maximum(bits, 1))
         replaced = bits == 0
-        scale = np.where(replaced & (choice.low != 0), np.abs(choice.low), scale)
-        zero_point = np.where(replaced, -np.sign(choice.low), zero_point)
+        scale = np.where(replaced & (low != 0), np.abs(low), scale)
+        zero_point = np.where(replaced, -np.sign(low), zero_point)
         plan = TensorPlan(
             name=name,
             source=name,
             bits=bits.copy(),
             scale=scale.astype(np.float32).astype(np.float64),
             zero_point=zero_point.astype(np.int64),
-            method=choice.method,
+            method=method,
             reason=reason or (settings.reason if settings is not None else "default"),
         )
         return self._without_ties(plan)
@@ -239,7 +244,7 @@ class _Planner:
         bits, usual = {}, []
         for name in dict.fromkeys(self.sources[name] for name in self.quantized_tensors):
             producer = self.graph.producer.get(name)
-            if producer is not None and producer.inner:
+            if name in self.graph.inner:
                 continue
             settings = None if producer is None else self.settings[producer.name]
             bits[name], reason = self._activation_bits(name, settings)
@@ -252,7 +257,7 @@ class _Planner:
         producer = self.graph.producer.get(name)
         if producer is not None and producer.rule.fixed is not None:
             return 8, "the TFLite specification names the scale of this operator"
-        if producer is not None and producer.inner:
+        if name in self.graph.inner:
             return 8, "a step inside a layer"
         if name in self.graph.inputs:
             return self.config.input_bits, "network input"

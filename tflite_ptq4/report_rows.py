@@ -188,7 +188,11 @@ def _budgets(
 ) -> dict[str, tuple[float, int]]:
     """The averages that the config sets, each with how many numbers it is the average of."""
     weights = sum(row.weights for row in rows if row.in_weight_budget)
-    own = [name for name, tensor in plan.tensors.items() if tensor.source == name]
+    own = [
+        name
+        for name, tensor in plan.tensors.items()
+        if tensor.source == name and name not in graph.inner
+    ]
     elements = sum(map(graph.elements, own))
     config = plan.config
     budgets = {
@@ -199,10 +203,10 @@ def _budgets(
 
 
 def _average_activation_bits(graph: LayerGraph, plan: QuantizationPlan) -> float:
-    """Mean bits of the elements that operators write; what is moved only is not counted twice."""
+    """Mean bits of the elements that layers write; what is moved only is not counted twice."""
     total, elements = 0.0, 0
     for name, tensor in plan.tensors.items():
-        if tensor.source != name or name in graph.inputs:
+        if tensor.source != name or name in graph.inputs or name in graph.inner:
             continue
         size = graph.elements(name)
         total += float(tensor.bits.mean()) * size

@@ -413,7 +413,7 @@ def _save(name: str, model: Callable[[], keras.Model]) -> Callable[[Path], None]
 
 
 def _unsupported() -> keras.Model:
-    return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.LayerNormalization()])
+    return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.UnitNormalization()])
 
 
 def _lambda() -> keras.Model:

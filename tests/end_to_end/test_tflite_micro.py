@@ -217,6 +217,7 @@ def further_operators() -> keras.Model:
     x = conv(8, 1)(layers.UpSampling2D(2, interpolation="bilinear")(x))
     x = layers.Conv2DTranspose(8, 2, strides=2)(x)
     x = layers.Permute((2, 1, 3))(keras.ops.depth_to_space(x, 2))
+    x = layers.LayerNormalization()(conv(8, 1)(x))
     return keras.Model(inputs, layers.GlobalMaxPooling2D()(conv(4, 1)(x)))
 
 

@@ -15,7 +15,7 @@ from exported_networks import exported
 from keras import layers
 from runtimes import operator_names, outputs
 
-from tflite_ptq4 import QuantizationConfig, calibrate, quantize_model
+from tflite_ptq4 import LayerRule, QuantizationConfig, calibrate, quantize_model
 from tflite_ptq4.numerics.closeness import sqnr_db
 
 NETWORKS = sorted(set(keras_networks.WIDER_NETWORKS) - keras_networks.WITH_FLOAT_LAYERS)
@@ -37,8 +37,8 @@ def test_a_file_computes_what_the_simulated_model_does(
 
 @pytest.mark.parametrize("runtime", ["litert", "tensorflow"])
 @pytest.mark.parametrize("config", ["w8a8", "w4a4"])
-@pytest.mark.parametrize("network", ["hard_swishes", "selu"])
-def test_hard_swish_and_selu_are_exact(network: str, config: str, runtime: str) -> None:
+@pytest.mark.parametrize("network", ["hard_swishes", "selu", "layer_norms"])
+def test_what_takes_several_operators_is_exact(network: str, config: str, runtime: str) -> None:
     made = exported(network, config)
     (found,) = outputs(made.file(), made.images, runtime)
     np.testing.assert_array_equal(found, made.simulated_outputs[0])
@@ -72,3 +72,26 @@ def test_the_loop_of_a_recurrent_layer_keeps_its_graphs() -> None:
         file = quantized.to_tflite(target=target)
         assert "WHILE" in operator_names(file)
         assert sqnr_db(simulated, outputs(file, images)[0]) >= LEAST_SQNR_DB
+
+
+def test_layer_normalization_is_near_the_float_one_where_positions_differ_in_size(
+    rng: np.random.Generator,
+) -> None:
+    """Sizes from a fifth to five times the usual one; squares of such values leave 8 bits."""
+    keras.utils.set_random_seed(0)
+    inputs = keras_networks.image(8, 8, 16)
+    x = layers.LayerNormalization()(layers.Conv2D(16, 1)(inputs))
+    model = keras.Model(inputs, layers.Conv2D(16, 1)(x))
+    sizes = np.exp(rng.normal(0.0, 0.6, (16, 8, 8, 1)))
+    images = (sizes * rng.normal(size=(16, 8, 8, 16))).astype(np.float32)
+    statistics = calibrate(model, images)
+    expected = np.asarray(model(images))
+
+    def decibels(*rules: LayerRule) -> float:
+        config = QuantizationConfig.preset("w8a8", rules=rules)
+        made = quantize_model(model, statistics, config, images=images)
+        return sqnr_db(expected, np.asarray(made.simulated_model(images)))
+
+    in_float = decibels(LayerRule(layer_type="LayerNormalization", quantize=False))
+    assert in_float > 22.0
+    assert decibels() > in_float - 3.5

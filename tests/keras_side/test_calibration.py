@@ -523,8 +523,8 @@ def test_another_model_is_refused(model: keras.Model, images: np.ndarray) -> Non
 
 def test_a_model_of_unsupported_layers_only_is_refused() -> None:
     image = keras.Input((4, 4, 2))
-    model = keras.Model(image, layers.LayerNormalization()(image))
-    with pytest.raises(ModelError, match="LayerNormalization: no integer form"):
+    model = keras.Model(image, layers.UnitNormalization()(image))
+    with pytest.raises(ModelError, match="UnitNormalization: no integer form"):
         CalibrationCallback(model)
 
 

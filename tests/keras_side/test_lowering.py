@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import keras
 import numpy as np
@@ -120,6 +121,103 @@ def test_an_elu_of_another_slope_stays_in_float() -> None:
     model = keras.Model(inputs, keras.ops.elu(layers.Conv2D(4, 1)(inputs), alpha=0.5))
     node = assert_same_function(model).graph.nodes[-1]
     assert (node.kind, node.reason) == ("float", "ELU(alpha=0.5) has no integer form, only 1.0")
+
+
+# --- LayerNormalization ---
+
+LAYER_NORM_STEPS = [
+    *("mean mean", "centred subtract", "above relu", "half_deviation mean", "deviation add"),
+    *("root_inverse rsqrt", "inverse multiply", "sized multiply", "floor multiply"),
+    *("epsilon multiply", "squares multiply", "mean_square mean", "variance add"),
+    "size_inverse rsqrt",
+]
+
+
+def layer_norm(shape: tuple[int, ...], **options) -> keras.Model:
+    """With random weights; before it a convolution or a Dense."""
+    inputs = image(*shape)
+    before = layers.Dense(6) if len(shape) < 3 else layers.Conv2D(6, 1)
+    outputs = layers.LayerNormalization(name="norm", **options)(before(inputs))
+    model = keras.Model(inputs, outputs)
+    rng = np.random.default_rng(0)
+    norm = model.get_layer("norm")
+    norm.set_weights([rng.uniform(0.5, 2.0, weight.shape) for weight in norm.get_weights()])
+    return model
+
+
+def norm_steps(model: keras.Model) -> list[str]:
+    nodes = assert_same_function(model).graph.nodes[1:]
+    outputs = [node.name for node in nodes if not node.inner]
+    assert outputs in (["norm"], ["norm/scaled", "norm"])
+    return [f"{node.name.removeprefix('norm').removeprefix('/')} {node.kind}" for node in nodes]
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((5, 4, 3), {}),
+        ((5, 4, 3), {"scale": False}),
+        ((5, 4, 3), {"center": False, "epsilon": 0.5}),
+        ((7, 3), {"axis": 2, "epsilon": 1e-6}),
+    ],
+)
+def test_a_layer_norm_ends_with_a_factor_per_channel(shape, options: dict) -> None:
+    steps = norm_steps(layer_norm(shape, **options))
+    assert steps == [*LAYER_NORM_STEPS, "normalized multiply", " depthwise_conv2d"]
+
+
+@pytest.mark.parametrize("axis", [-1, [1, 2, 3], [1, 2], 1])
+def test_a_layer_norm_without_weights_takes_any_axes(axis) -> None:
+    steps = norm_steps(layer_norm((5, 4, 3), axis=axis, center=False, scale=False))
+    assert steps == [*LAYER_NORM_STEPS, " multiply"]
+
+
+def test_the_factors_of_a_vector_are_those_of_a_single_pixel() -> None:
+    steps = norm_steps(layer_norm((5,)))
+    assert steps[len(LAYER_NORM_STEPS) :] == [
+        *("normalized multiply", "row reshape", "scaled depthwise_conv2d", " reshape")
+    ]
+
+
+def test_factors_that_are_one_everywhere_are_one_per_channel() -> None:
+    model = layer_norm((5, 4, 3), axis=[1, 2, 3], center=False)
+    model.get_layer("norm").set_weights([np.full((5, 4, 6), 0.5)])
+    node = assert_same_function(model).graph.nodes[-1]
+    np.testing.assert_array_equal(node.kernel.ravel(), np.full(6, 0.5))
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-4, 3.0])
+def test_positions_of_no_deviation_give_the_offset(value: float) -> None:
+    """All channels alike: nothing is divided by zero on the way."""
+    model = layer_norm((2, 2, 6))
+    model.layers[1].set_weights([np.eye(6)[None, None], np.zeros(6)])
+    lowered = lower(model)
+    values = {"image": np.full((1, 2, 2, 6), value, np.float32)}
+    for _, _, results in run_graph(lowered, values):
+        assert np.all(np.isfinite(np.asarray(results[0])))
+    offset = model.get_layer("norm").beta
+    np.testing.assert_allclose(results[0], np.broadcast_to(offset, (1, 2, 2, 6)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "reason"),
+    [
+        ((5, 4, 3), {"axis": [1, 2, 3]}, "a factor for every pixel has no integer form"),
+        ((5, 4, 3), {"axis": 1}, "a factor for every pixel has no integer form"),
+        ((5, 4, 3), {"epsilon": 0.0}, r"epsilon=0.0\) has no integer form"),
+    ],
+)
+def test_a_layer_norm_that_stays_in_float_says_why(shape, options: dict, reason: str) -> None:
+    node = assert_same_function(layer_norm(shape, **options)).graph.nodes[-1]
+    assert node.kind == "float"
+    assert re.search(reason, node.reason)
+
+
+def test_a_layer_scale_folds_into_the_layer_before_it() -> None:
+    from keras.src.applications.convnext import LayerScale
+
+    lowered = assert_same_function(chain(layers.Conv2D(4, 3), LayerScale(0.3, 4)))
+    assert kinds(lowered) == [("conv2d", None)]
 
 
 # --- BatchNormalization ---
@@ -374,7 +472,7 @@ class Doubling(layers.Layer):
         (OwnReLU, "OwnReLU"),  # the rule is the exact type, whatever the subclass does
         (Doubling, "Doubling"),
         (lambda: layers.Lambda(lambda x: x * 2), "Lambda"),
-        (layers.LayerNormalization, "LayerNormalization"),
+        (layers.UnitNormalization, "UnitNormalization"),
         (lambda: layers.Activation("softplus"), "softplus"),
         (lambda: layers.Softmax(axis=1), "axis 1"),
         (lambda: layers.Conv2D(2, 3, activation="softplus"), "softplus"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tflite_ptq4.errors import ConfigError, DataError
 from tflite_ptq4.numerics.affine import dequantize, fake_quantize
 from tflite_ptq4.numerics.grid import IntegerGrid
-from tflite_ptq4.numerics.ranges import affine_range, symmetric_scale
+from tflite_ptq4.numerics.ranges import affine_range, number_on_grid, symmetric_scale
 
 LARGEST = 2.0**100
 ENDS = st.floats(-LARGEST, LARGEST, width=32)
@@ -113,3 +113,18 @@ def test_refuses_bits_without_a_grid():
         affine_range(0.0, 1.0, 0)
     with pytest.raises(ConfigError, match="from 2 to 32"):
         symmetric_scale(1.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "least_scale", "expected"),
+    [
+        pytest.param(3.0, 0.0, (1, 3.0), id="itself"),
+        pytest.param(-0.25, 0.0, (-1, 0.25), id="negative"),
+        pytest.param(0.0, 0.0, (0, 1.0), id="zero"),
+        pytest.param(3.0, 0.5, (1, 3.0), id="larger_than_the_finest_scale"),
+        pytest.param(0.75, 1.0, (1, 1.0), id="rounded_up_to_it"),
+        pytest.param(-0.25, 1.0, (0, 1.0), id="too_small_to_count"),
+    ],
+)
+def test_number_on_grid(value, least_scale, expected):
+    assert number_on_grid(value, least_scale) == expected

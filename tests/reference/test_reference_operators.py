@@ -77,6 +77,8 @@ INTEGER_CASES: dict[str, Build] = {
     "hard_swish_fine": lambda r: unary(r, "HARD_SWISH", (0.002, 3), (0.001, 10)),
     # Steps above 3/256 leave less than 1 bit: the gate is shifted left, and saturates.
     "hard_swish_coarse": lambda r: unary(r, "HARD_SWISH", (0.9, -40), (0.9, -128)),
+    "rsqrt": lambda r: unary(r, "RSQRT", (0.05, -128), (0.01, -128)),
+    "rsqrt_of_few_levels": lambda r: unary(r, "RSQRT", (0.05, -128), (0.3, 3)),
     "logistic": lambda r: unary(r, "LOGISTIC", (0.05, 3), (1 / 256, -128)),
     "tanh": lambda r: unary(r, "TANH", (0.05, 3), (1 / 128, 0)),
     "softmax": lambda r: softmax(r, 0.11, 3),
@@ -170,6 +172,14 @@ def test_functions_on_any_grid_equal_litert(
     output = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}.get(name, output)
     fields = {"GELU": {"approximate": bool(seed % 2)}, "LEAKY_RELU": {"alpha": 0.3}}.get(name, {})
     assert_same_tensors(unary(np.random.default_rng(seed), name, source, output, **fields))
+
+
+@given(scale=st.floats(1e-4, 2.0), output=GRIDS)
+def test_rsqrt_on_any_grid_equals_litert(scale: float, output: tuple[float, int]) -> None:
+    """All 256 integers of an input that begins at zero."""
+    model, _ = unary(np.random.default_rng(0), "RSQRT", (scale, -128), output)
+    levels = np.resize(np.arange(-128, 128), IMAGE).astype(np.int8)
+    assert_same_tensors((model, [levels]))
 
 
 @given(

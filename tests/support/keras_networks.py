@@ -433,14 +433,14 @@ def float_branch() -> keras.Model:
     """The same tensor read by integers and in float."""
     inputs = image()
     x = conv(6)(inputs)
-    y = layers.LayerNormalization()(x)
+    y = layers.UnitNormalization()(x)
     return keras.Model(inputs, [conv(4)(x), conv(3, activation=None)(y)])
 
 
 @network(float_layers=True)
 def float_at_both_ends() -> keras.Model:
     return chain(
-        layers.LayerNormalization(),
+        layers.UnitNormalization(),
         conv(6),
         conv(4, activation=None),
         layers.Lambda(lambda x: keras.ops.cos(x), output_shape=(8, 8, 4)),

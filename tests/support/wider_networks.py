@@ -121,3 +121,14 @@ def selu() -> keras.Model:
     inputs, x = _stem()
     x = layers.Activation("selu")(layers.Conv2D(8, 1)(conv(6, activation="selu")(x)))
     return keras.Model(inputs, conv(4)(ops.selu(x)))
+
+
+@network(wider=True)
+def layer_norms() -> keras.Model:
+    """After a convolution over channels, over everything, and of a vector; with weights or none."""
+    inputs, x = _stem()
+    x = layers.LayerNormalization(beta_initializer="random_normal")(conv(8, activation=None)(x))
+    x = layers.LayerNormalization(axis=[1, 2, 3], center=False)(layers.Conv2D(8, 1)(x))
+    x = layers.LayerNormalization(center=False, scale=False)(layers.Conv2D(8, 1)(x))
+    x = layers.LayerNormalization(epsilon=1e-6)(layers.GlobalAveragePooling2D()(conv(8)(x)))
+    return keras.Model(inputs, layers.Dense(4)(x))

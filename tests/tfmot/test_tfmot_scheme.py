@@ -12,6 +12,7 @@ from tf_keras import layers
 
 from tflite_ptq4 import QuantizationConfig, calibrate, quantize_model
 from tflite_ptq4.errors import ConfigError, ModelError, StatisticsError
+from tflite_ptq4.numerics.closeness import sqnr_db
 from tflite_ptq4.tfmot import (
     Ptq4Conv2DQuantizeConfig,
     Ptq4DenseQuantizeConfig,
@@ -208,6 +209,23 @@ def test_layers_that_are_not_annotated_stay_in_float(model: tf_keras.Model, stat
     expected = same.simulated_model.predict(IMAGES, verbose=0)
     step = same.plan.tensors["classes"].scale[0]
     np.testing.assert_allclose(quantized.predict(IMAGES, verbose=0), expected, atol=2 * step)
+
+
+def test_what_is_several_operators_stays_in_float() -> None:
+    image = tf_keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 3, activation="selu", name="bent")(image)
+    x = layers.LayerNormalization(name="norm")(x)
+    x = layers.Activation("selu", name="bent_alone")(layers.Conv2D(4, 3, name="second")(x))
+    small = tf_keras.Model(image, layers.Dense(2, name="classes")(layers.Flatten()(x)))
+    images = two_kerases.images_of(small, 8)
+    scheme = Ptq4QuantizeScheme(calibrate(small, images), W8A8)
+    quantized = applied(QAT.quantize_annotate_model(small), scheme)
+    found, expected = (each.predict(images, verbose=0) for each in (quantized, small))
+    assert sqnr_db(expected, found) > 25.0
+    plan = to_quantized_model(quantized).plan
+    assert {layer.name for layer in plan.layers if layer.quantized} == {
+        *("bent/linear", "second", "flatten", "classes")
+    }
 
 
 def test_layers_can_have_other_bits(model: tf_keras.Model, statistics) -> None:

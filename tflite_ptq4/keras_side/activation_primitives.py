@@ -14,6 +14,7 @@ from tflite_ptq4.keras_side.primitives import (
     expands,
     in_float,
     operation_types,
+    step,
     whole,
 )
 from tflite_ptq4.keras_side.trace import Call, Run
@@ -65,9 +66,9 @@ def _activation(call: Call, activation: Callable, source: str) -> list[Primitive
     title = getattr(activation, "__name__", type(activation).__name__)
     reason = f"no integer form for the activation {title!r}" if kind == "float" else ""
     slope = {"slope": _LEAKY_RELU_SLOPE} if kind == "leaky_relu" else {}
-    step = _step(call, "", kind, (source,), lambda v: activation(v[0]), reason, **slope)
+    last = step(call, "", kind, (source,), lambda v: activation(v[0]), reason, **slope)
     # Some of these functions take no symbolic tensor; as a layer each of them does.
-    return [replace(step, run_on_clone=lambda name: _as_layer(activation, name))]
+    return [replace(last, run_on_clone=lambda name: _as_layer(activation, name))]
 
 
 def _as_layer(activation: Callable, name: str) -> Run:
@@ -78,43 +79,18 @@ def _as_layer(activation: Callable, name: str) -> Run:
     return lambda values: [layer(values[0])]
 
 
-def _step(
-    call: Call,
-    part: str,
-    kind: str,
-    inputs: tuple[str, ...],
-    compute: Callable,
-    reason: str = "",
-    **attributes: object,
-) -> Primitive:
-    """One elementwise step; the part "" is the last and carries the call's name."""
-    name = f"{call.name}/{part}" if part else call.name
-    return Primitive(
-        name=name,
-        kind=kind,
-        layer_type=type(call.operation).__name__,
-        inputs=inputs,
-        outputs=(name,),
-        shapes=call.shapes,
-        run=lambda values: [compute(values)],
-        reason=reason,
-        attributes=attributes,
-        inner=bool(part),
-    )
-
-
 def _silu(call: Call, source: str) -> list[Primitive]:
     """x * sigmoid(x), which TFLite computes as two operators."""
-    gate = _step(call, "gate", "sigmoid", (source,), lambda v: ops.sigmoid(v[0]))
-    product = _step(call, "", "multiply", (source, gate.name), lambda v: ops.multiply(v[0], v[1]))
+    gate = step(call, "gate", "sigmoid", (source,), lambda v: ops.sigmoid(v[0]))
+    product = step(call, "", "multiply", (source, gate.name), lambda v: ops.multiply(v[0], v[1]))
     return [gate, product]
 
 
 def _hard_sigmoid(call: Call, source: str) -> list[Primitive]:
     """relu6(x + 3) / 6."""
-    moved = _step(call, "moved", "add", (source,), lambda v: ops.add(v[0], 3.0), constant=3.0)
-    clipped = _step(call, "clipped", "relu6", (moved.name,), lambda v: ops.relu6(v[0]))
-    scaled = _step(
+    moved = step(call, "moved", "add", (source,), lambda v: ops.add(v[0], 3.0), constant=3.0)
+    clipped = step(call, "clipped", "relu6", (moved.name,), lambda v: ops.relu6(v[0]))
+    scaled = step(
         call,
         "",
         "multiply",
@@ -127,8 +103,8 @@ def _hard_sigmoid(call: Call, source: str) -> list[Primitive]:
 
 def _selu(call: Call, source: str) -> list[Primitive]:
     """lambda leaky_relu(elu(x)), the slope below zero alpha."""
-    bent = _step(call, "elu", "elu", (source,), lambda v: ops.elu(v[0]))
-    steeper = _step(
+    bent = step(call, "elu", "elu", (source,), lambda v: ops.elu(v[0]))
+    steeper = step(
         call,
         "leaky_relu",
         "leaky_relu",
@@ -136,7 +112,7 @@ def _selu(call: Call, source: str) -> list[Primitive]:
         lambda v: ops.leaky_relu(v[0], _SELU_ALPHA),
         slope=_SELU_ALPHA,
     )
-    scaled = _step(
+    scaled = step(
         call,
         "",
         "multiply",

@@ -242,33 +242,34 @@ class IntegerTable(_IntegerLayer):
 
 @keras.saving.register_keras_serializable(package="tflite_ptq4")
 class IntegerMean(_IntegerLayer):
-    """The mean over all spatial axes.
+    """The mean over some axes.
 
     Args:
         inputs: the range of the input.
         output: the range of the output.
+        axes: which, the batch axis not among them.
         keepdims: whether the axes stay, of size 1.
     """
 
-    def __init__(self, inputs, output, keepdims: bool, **kwargs) -> None:
+    def __init__(self, inputs, output, axes: list[int], keepdims: bool, **kwargs) -> None:
         super().__init__(inputs, output, **kwargs)
+        self.axes = list(axes)
         self.keepdims = keepdims
 
     def call(self, inputs):
         """Compute on the integers."""
         entry, output = self.input_ranges[0], self.output_range
-        axes = tuple(range(1, len(inputs.shape) - 1))
         # Of an input of any size, the number of positions is known when the layer runs.
-        count = ops.cast(prod(ops.shape(inputs)[1:-1]), "float32")
+        count = ops.cast(prod(ops.shape(inputs)[axis] for axis in self.axes), "float32")
         multiplier = np.float32(entry.scale) / np.float32(output.scale) * (1.0 / count)
         zero = entry.stored_zero * count
         offset = output.stored_zero - zero * multiplier
-        total = ops.sum(entry.codes(inputs), axis=axes, keepdims=self.keepdims) + zero
+        total = ops.sum(entry.codes(inputs), axis=self.axes, keepdims=self.keepdims) + zero
         return output.real(ops.round(total * multiplier + offset) - float(output.stored_zero))
 
     def get_config(self) -> dict:
         """What the layer was made with."""
-        return {**super().get_config(), "keepdims": self.keepdims}
+        return {**super().get_config(), "axes": self.axes, "keepdims": self.keepdims}
 
 
 @keras.saving.register_keras_serializable(package="tflite_ptq4")

@@ -20,16 +20,17 @@ from tflite_ptq4.keras_side.integer_layers import (
 from tflite_ptq4.keras_side.layer_of_node import keras_layer, kernel_of_layer
 from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.layer_weights import LayerWeights
-from tflite_ptq4.numerics.grid import IntegerGrid
 from tflite_ptq4.numerics.hard_swish import hard_swish_codes
 from tflite_ptq4.numerics.leaky_relu import leaky_relu_codes
-from tflite_ptq4.numerics.ranges import symmetric_scale
+from tflite_ptq4.numerics.ranges import number_on_grid
+from tflite_ptq4.numerics.rsqrt import rsqrt_codes
+from tflite_ptq4.operator_rules import LEAST_SCALE_OF_TERM
 from tflite_ptq4.plan import QuantizationPlan
 
 Names = Callable[[str], str]
 
 # Functions of one value whose kernels do not give the nearest level.
-_TABULATED = ("hard_swish", "leaky_relu")
+_TABULATED = ("hard_swish", "leaky_relu", "rsqrt")
 
 
 def integer_layer(
@@ -60,7 +61,9 @@ def integer_layer(
     if node.kind in ("add", "subtract", "multiply") and len(inputs) == 2:
         return IntegerJoin(inputs, output, node.kind, name=unique_name(node.name))
     if node.kind in ("add", "multiply") and "constant" in node.attributes:
-        number, entry = _number(float(node.attributes["constant"]))
+        least = LEAST_SCALE_OF_TERM * output[0] if node.kind == "add" else 0.0
+        number, scale = number_on_grid(float(node.attributes["constant"]), least)
+        entry = [scale, -1, 1]
         return IntegerJoin([*inputs, entry], output, node.kind, number, name=unique_name(node.name))
     if node.kind in ("relu", "relu6"):
         cut = IntegerRange.of(plan.tensors[node.output], node.kind).to_config()
@@ -70,7 +73,11 @@ def integer_layer(
         return IntegerTable(inputs, output, table, name=unique_name(node.name))
     if node.kind == "mean" and node.layer_type.startswith("GlobalAveragePooling"):
         keepdims = len(lowered.graph.shapes[node.output]) > 2
-        return IntegerMean(inputs, output, keepdims, name=unique_name(node.name))
+        axes = range(1, len(lowered.graph.shapes[node.inputs[0]]) - 1)
+        return IntegerMean(inputs, output, list(axes), keepdims, name=unique_name(node.name))
+    if node.kind == "mean" and "axes" in node.attributes:
+        axes = list(node.attributes["axes"])
+        return IntegerMean(inputs, output, axes, keepdims=True, name=unique_name(node.name))
     if node.kind == "concatenate":
         return _concatenate(node, inputs, output, unique_name)
     if node.kind == "average_pool":
@@ -84,15 +91,10 @@ def _table(node: Node, entry: IntegerRange, output: IntegerRange) -> list[int]:
     codes = np.arange(entry.lower, entry.upper + 1)
     if node.kind == "hard_swish":
         return hard_swish_codes(codes, entry.scale, output.scale).tolist()
+    if node.kind == "rsqrt":
+        return rsqrt_codes(codes, entry.scale, output.scale).tolist()
     slope = node.attributes["slope"]
     return leaky_relu_codes(codes, slope, entry.scale, output.scale).tolist()
-
-
-def _number(value: float) -> tuple[int, list]:
-    """A number as the file holds it: the end of a symmetric 8-bit grid of its own."""
-    grid = IntegerGrid(8, signed=True, narrow_range=True)
-    scale = float(np.float32(symmetric_scale(abs(value), 8)))
-    return int(np.sign(value)) * grid.qmax, [scale, grid.qmin, grid.qmax]
 
 
 def _linear(

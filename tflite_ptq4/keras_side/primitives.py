@@ -21,7 +21,7 @@ Expansion = Callable[[Call], list["Primitive"]]
 Shape = tuple[int | None, ...]
 
 _EXPANSIONS: dict[type, Expansion] = {}
-_REGISTERING_MODULES = ("weighted", "activation", "joining", "moving")
+_REGISTERING_MODULES = ("weighted", "activation", "joining", "moving", "normalization")
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +134,45 @@ def _settings(operation: keras.Operation) -> tuple[tuple[str, object], ...]:
             isinstance(value, plain)
             or (isinstance(value, (tuple, list)) and all(isinstance(v, plain) for v in value))
         )
+    )
+
+
+def step(
+    call: Call,
+    part: str,
+    kind: str,
+    inputs: tuple[str, ...],
+    compute: Callable,
+    reason: str = "",
+    *,
+    shape: Shape | None = None,
+    **attributes: object,
+) -> Primitive:
+    """One of the operators that a layer becomes.
+
+    Args:
+        call: the layer's call.
+        part: what the operator is called inside the layer; the part "" is the last and carries the
+            call's name, any other one is inner.
+        kind: of the operator.
+        inputs: names of the tensors read.
+        compute: list of tensors in, one tensor out.
+        reason: why it stays in float.
+        shape: of the output; the call's own where None.
+        **attributes: of the primitive.
+    """
+    name = f"{call.name}/{part}" if part else call.name
+    return Primitive(
+        name=name,
+        kind=kind,
+        layer_type=type(call.operation).__name__,
+        inputs=inputs,
+        outputs=(name,),
+        shapes=call.shapes if shape is None else (shape,),
+        run=lambda values: [compute(values)],
+        reason=reason,
+        attributes=attributes,
+        inner=bool(part),
     )
 
 

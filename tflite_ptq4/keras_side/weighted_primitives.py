@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 from keras import layers, ops
+from keras.src.applications.convnext import LayerScale  # of ConvNeXt; Keras does not export it
 
 from tflite_ptq4.keras_side.activation_primitives import with_activation
 from tflite_ptq4.keras_side.primitives import (
@@ -250,6 +251,12 @@ def _normalization(call: Call) -> list[Primitive]:
     deviation = np.sqrt(np.asarray(ops.convert_to_numpy(layer.variance), np.float64)).reshape(-1)
     factor = 1.0 / np.maximum(deviation, keras.backend.epsilon())
     return _affine(call, factor, -mean * factor)
+
+
+@expands(LayerScale)
+def _layer_scale(call: Call) -> list[Primitive]:
+    gamma = _array(call.operation.gamma)
+    return _affine(call, gamma, np.zeros_like(gamma))
 
 
 def _affine(call: Call, factor: np.ndarray, offset: np.ndarray) -> list[Primitive]:

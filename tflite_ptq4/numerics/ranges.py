@@ -53,6 +53,20 @@ def affine_range(
     return scale, zero_point.astype(np.int32)
 
 
+def number_on_grid(value: float, least_scale: float = 0.0) -> tuple[int, float]:
+    """Return an integer and a scale that stand for one number.
+
+    Args:
+        value: the number.
+        least_scale: the finest scale that serves; a number below half of it counts as none.
+
+    Returns:
+        -1, 0 or 1, and a scale, a float32 value.
+    """
+    scale = float(np.float32(_storable_scale(np.maximum(abs(value), least_scale))))
+    return int(np.rint(value / scale)), scale
+
+
 def symmetric_scale(alpha: ArrayLike, bits: int | Sequence[int] | np.ndarray) -> np.ndarray:
     """Return the scale of the signed narrow-range grid that covers [-alpha, alpha].
 

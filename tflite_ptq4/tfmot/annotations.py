@@ -19,6 +19,8 @@ Annotations = Mapping[str, Mapping[str, Any]]
 def rules_of(model: tf_keras.Model, annotations: Annotations) -> Iterator[LayerRule]:
     """A rule for each layer that is not to be quantized, or otherwise than the others.
 
+    Nor is what becomes several operators that TFMOT has no layers for.
+
     Args:
         model: the float model.
         annotations: for each annotated layer TFMOT's metadata.
@@ -34,9 +36,15 @@ def rules_of(model: tf_keras.Model, annotations: Annotations) -> Iterator[LayerR
         config = annotations.get(layer.name, {}).get("quantize_config")
         if layer.name not in annotations or is_foreign(config):
             yield LayerRule(match=match, quantize=False)
-        elif config is not None:
+            continue
+        if config is not None:
             _require_kind(layer, config)
             yield config.rule(match)
+        if carried_kind(layer) == "LayerNormalization":
+            yield LayerRule(match=match, quantize=False)
+        elif getattr(layer, "activation", None) is tf_keras.activations.selu:
+            yield LayerRule(match=match, quantize=False)
+            yield LayerRule(match=f"{match}/linear")
 
 
 def is_foreign(config: object) -> bool:

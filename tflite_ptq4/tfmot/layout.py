@@ -108,6 +108,8 @@ class Layout:
             arguments = [self._values[name] for name in primitive.inputs]
             if self._plan.layer(node.name).quantized:
                 self._written[node.output] = self._operator(call, primitive, node, arguments)
+            elif node.inner:
+                self._written[node.output] = arguments[0]  # the last step is the whole activation
             else:
                 activation = self._twin.original(call.operation).activation
                 name = self._unique(f"{call.name}_activation")

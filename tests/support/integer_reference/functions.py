@@ -92,7 +92,6 @@ _FLOAT_FUNCTIONS = {
     "SIN": np.sin,
     "COS": np.cos,
     "EXP": np.exp,
-    "RSQRT": lambda x: 1 / np.sqrt(x),
 }
 
 
@@ -102,6 +101,46 @@ def _float_function(node: Node) -> np.ndarray:
     if node.kind(0) != "float":
         raise node.unsupported("only float has a reference")
     return _FLOAT_FUNCTIONS[node.name](x.astype(np.float64))
+
+
+@operator("RSQRT")
+def _rsqrt(node: Node) -> np.ndarray:
+    (x,) = node.values
+    if node.kind(0) == "float":
+        return 1 / np.sqrt(x.astype(np.float64))
+    (scale_in, _), (scale_out, zero_out) = node.inputs[0].grid, node.output.grid
+    low, high = node.output.limits
+    factor = 1.0 / np.float64(np.sqrt(scale_in) * scale_out)
+    roots = np.array([_inverse_root(q) for q in range(256)])
+    table = doubly_rounded(roots, factor / 2.0**20) + zero_out
+    table[0] = high
+    return np.clip(table, low, high)[node.inputs[0].centred(x)]
+
+
+def _inverse_root(q: int) -> int:
+    """2^20 / sqrt(q) by Newton's method, y (3 - x y^2) / 2, as gemmlowp's fixed point does it.
+
+    Numbers have 28 fractional bits, x is in [1/4, 1) and begins at y = 1.
+    """
+    if q <= 1:
+        return 1 << 20
+    pairs = (31 - q.bit_length()) // 2 - 1  # of bits, until the highest is bit 27 or 28
+    x = (q << (2 * pairs)) >> 1
+    half_x, three_halves, y = (x + 1) >> 1, 3 << 27, 1 << 28
+    for _ in range(5):
+        cube = _gemmlowp_product(_gemmlowp_product(y, y), y) << 6
+        y = (_gemmlowp_product(three_halves, y) - _gemmlowp_product(half_x, cube)) << 3
+    y = _gemmlowp_product(y, 1518500250)  # sqrt(1/2), 31 fractional bits
+    shift = pairs - 11 + 20  # of y, with 31 fractional bits, to 2^20 / sqrt(q)
+    if shift >= 0:
+        return _gemmlowp_product(1 << shift, y)
+    half = (1 << -shift) >> 1
+    return (_gemmlowp_product(1, y) + half) >> -shift
+
+
+def _gemmlowp_product(a: int, b: int) -> int:
+    """a b / 2^31, to the nearest, of positive numbers."""
+    return (a * b + (1 << 30)) >> 31
 
 
 @operator("HARD_SWISH")
