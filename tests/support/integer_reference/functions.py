@@ -92,6 +92,7 @@ _FLOAT_FUNCTIONS = {
     "SIN": np.sin,
     "COS": np.cos,
     "EXP": np.exp,
+    "SQUARE": np.square,
 }
 
 

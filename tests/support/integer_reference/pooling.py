@@ -53,6 +53,15 @@ def _mean(node: Node) -> np.ndarray:
     return clipped(np.rint(total.astype(np.float32) * multiplier + offset), node)
 
 
+@operator("SUM")
+def _sum(node: Node) -> np.ndarray:
+    x, axes = node.values
+    if node.kind(0) != "float":
+        raise node.unsupported("only float has a reference")
+    axes = tuple(int(axis) % x.ndim for axis in np.ravel(axes))
+    return x.astype(np.float64).sum(axis=axes, keepdims=bool(node.options.keepDims))
+
+
 @operator("REDUCE_MAX")
 def _reduce_max(node: Node) -> np.ndarray:
     x, axes = node.values
