@@ -108,7 +108,8 @@ def _float_function(node: Node) -> np.ndarray:
 def _rsqrt(node: Node) -> np.ndarray:
     (x,) = node.values
     if node.kind(0) == "float":
-        return 1 / np.sqrt(x.astype(np.float64))
+        with np.errstate(divide="ignore"):
+            return 1 / np.sqrt(x.astype(np.float64))
     (scale_in, _), (scale_out, zero_out) = node.inputs[0].grid, node.output.grid
     low, high = node.output.limits
     factor = 1.0 / np.float64(np.sqrt(scale_in) * scale_out)
