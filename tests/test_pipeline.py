@@ -326,7 +326,10 @@ def test_reasons_reach_the_plan_and_the_report() -> None:
     (images,) = images_for(model)
     quantized = quantize_model(model, calibrate(model, images), W4A8, images=images)
     for text in (quantized.plan.render(), quantized.report.render()):
-        assert "not quantized: unit_normalization: no integer form for UnitNormalization" in text
+        assert (
+            "not quantized: layer_normalization: a factor for every pixel has no integer form"
+            in text
+        )
 
 
 def test_copies_of_few_images_join_in_the_corrections(model, statistics, images, made) -> None:

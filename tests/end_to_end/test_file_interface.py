@@ -160,8 +160,8 @@ def test_layers_without_an_integer_form_stay_float_between_the_two_conversions()
 def test_a_tensor_read_in_integers_and_in_float_is_converted_once() -> None:
     names = operator_names(exported("float_branch", "w4a8").file())
     assert names[:2] == ["QUANTIZE", "CONV_2D"]
-    assert names.count("QUANTIZE") == 2  # the image, and what comes back from UnitNormalization
-    assert names.count("DEQUANTIZE") == 3  # into UnitNormalization, and both outputs
+    assert names.count("QUANTIZE") == 2  # the image, and what comes back from LayerNormalization
+    assert names.count("DEQUANTIZE") == 3  # into LayerNormalization, and both outputs
 
 
 def test_integer_ends_stay_float_where_the_layer_there_is() -> None:

@@ -433,7 +433,7 @@ def float_branch() -> keras.Model:
     """The same tensor read by integers and in float."""
     inputs = image()
     x = conv(6)(inputs)
-    y = layers.UnitNormalization()(x)
+    y = layers.LayerNormalization(axis=[1, 2, 3], gamma_initializer="random_normal")(x)
     return keras.Model(inputs, [conv(4)(x), conv(3, activation=None)(y)])
 
 
