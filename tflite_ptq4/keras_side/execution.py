@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import tensorflow as tf
 from keras import ops
 
 from tflite_ptq4.graph import Node, last_uses
@@ -51,6 +52,10 @@ def linear(node: Node, value, kernel, bias):
     strides, padding = node.attributes["strides"], node.attributes["padding"]
     if node.kind == "conv2d_transpose":
         outputs = ops.conv_transpose(value, kernel, strides, padding, data_format="channels_last")
+    elif node.attributes.get("groups", 1) > 1:
+        # Outside of a graph Keras would compile it with XLA at each call.
+        rates = node.attributes["dilation_rate"]
+        outputs = tf.nn.conv2d(value, kernel, strides, padding.upper(), dilations=rates)
     else:
         convolution = ops.conv if node.kind == "conv2d" else ops.depthwise_conv
         outputs = convolution(

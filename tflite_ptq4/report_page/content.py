@@ -207,7 +207,8 @@ def _facts(report: ReportFacts, outcome: Outcome) -> list[tuple[str, str]]:
 def _explanation(measured: bool) -> str:
     sqnr = (
         "SQNR is the power of the values over that of their error, in decibels: one bit more is "
-        "about 6 dB, 20 dB are an error of a tenth."
+        "about 6 dB, 20 dB are an error of a tenth. That of a layer is taken on a sample of the "
+        "positions of the calibration images."
     )
     if not measured:
         return sqnr
