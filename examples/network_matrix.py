@@ -127,8 +127,11 @@ def render(rows: list[dict]) -> str:
         )
         if row["in_float"]:
             reasons[row["network"]] = row["in_float"]
-    lines += ["", "What stays in float, and why:", ""]
-    lines += [f"- {network}: {'; '.join(found)}" for network, found in reasons.items()]
+    if reasons:
+        lines += ["", "What stays in float, and why:", ""]
+        lines += [f"- {network}: {'; '.join(found)}" for network, found in reasons.items()]
+    else:
+        lines += ["", "No layer stays in float."]
     return "\n".join(lines) + "\n"
 
 
