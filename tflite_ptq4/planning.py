@@ -24,7 +24,7 @@ from tflite_ptq4.kernel_layout import input_energy
 from tflite_ptq4.layer_rules import LayerSettings
 from tflite_ptq4.network_positions import end_layers, leaves_the_network, weighted_readers
 from tflite_ptq4.numerics.ranges import affine_range
-from tflite_ptq4.numerics.tie_free_scale import FUNCTIONS, tie_free_scale
+from tflite_ptq4.numerics.tie_free_scale import FUNCTIONS, tie_free_mean_scale, tie_free_scale
 from tflite_ptq4.plan import LayerPlan, QuantizationPlan, TensorPlan
 from tflite_ptq4.quantized_weights import second_order_refusal
 from tflite_ptq4.sensitivity import Sensitivity
@@ -221,7 +221,7 @@ class _Planner:
         return self._without_ties(plan)
 
     def _without_ties(self, plan: TensorPlan) -> TensorPlan:
-        """The plan of a tensor with a scale at which every runtime rounds its readers alike."""
+        """The plan of a tensor with a scale at which every runtime rounds alike."""
         sharing = [name for name, source in self.sources.items() if source == plan.name]
         readers = [
             node
@@ -229,13 +229,27 @@ class _Planner:
             for node in self.graph.consumers[name]
             if node.kind in FUNCTIONS and node.name in self.quantized
         ]
-        if not readers or plan.per_channel:
+        if plan.per_channel:
             return plan
+        if not readers:
+            return self._mean_without_ties(plan)
         levels = np.arange(plan.lower[0], plan.upper[0] + 1)
         kinds = [node.kind for node in readers]
         # What these write lies further down, so that no plan waits for itself.
         steps = [float(self.tensor_plan(node.output).scale[0]) for node in readers]
         scale = tie_free_scale(float(plan.scale[0]), levels, kinds, steps)
+        return replace(plan, scale=np.array([scale]))
+
+    def _mean_without_ties(self, plan: TensorPlan) -> TensorPlan:
+        node = self.graph.producer.get(plan.name)
+        if node is None or node.kind != "mean" or node.name not in self.quantized:
+            return plan
+        (name,) = node.inputs
+        read = self.tensor_plan(name)
+        count = self.graph.elements(name) // self.graph.elements(node.output)
+        if read.per_channel or count < 2:
+            return plan
+        scale = tie_free_mean_scale(float(plan.scale[0]), float(read.scale[0]), count)
         return replace(plan, scale=np.array([scale]))
 
     def _raised_tensors(self, measured: Mapping[str, Sensitivity] | None) -> dict[str, int]:

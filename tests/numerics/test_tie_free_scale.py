@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from tflite_ptq4.numerics.tie_free_scale import FUNCTIONS, LEAST_DISTANCE, tie_free_scale
+from tflite_ptq4.numerics.tie_free_scale import (
+    FUNCTIONS,
+    LEAST_DISTANCE,
+    tie_free_mean_scale,
+    tie_free_scale,
+)
 
 STEPS = {"sigmoid": 1 / 256, "tanh": 1 / 128, "elu": 1 / 40, "gelu": 1 / 50}
 
@@ -54,3 +59,26 @@ def test_any_scale_of_eight_bits_can_serve(
     assert found == np.float32(found)
     assert scale * (1 - 1e-7) <= found < 1.016 * scale
     assert min(distance(kind, found, levels) for kind in kinds) >= LEAST_DISTANCE
+
+
+def test_a_mean_of_64_numbers_is_never_half_a_step() -> None:
+    """At equal scales the sums 32, 96, 160, ... are ties; 15 / 961 is the nearest to 1 / 64."""
+    found = tie_free_mean_scale(0.5, 0.5, 64)
+    assert found == np.float32(0.5 * 961 / (64 * 15))
+    steps = np.arange(64 * 255) * 0.5 / (64 * found)
+    assert np.abs(steps - np.floor(steps) - 0.5).min() > LEAST_DISTANCE
+
+
+@given(
+    scale=st.floats(1e-3, 0.2),
+    ratio=st.floats(0.1, 20.0),
+    count=st.sampled_from([2, 3, 49, 64, 196, 784]),
+)
+def test_any_mean_is_off_ties_at_a_scale_hardly_wider(
+    scale: float, ratio: float, count: int
+) -> None:
+    found = tie_free_mean_scale(scale, scale * ratio, count)
+    assert scale * (1 - 1e-6) <= found <= 1.01 * scale or count / ratio > 500
+    sums = np.arange(min(count * 255, int(300 * count / ratio)) + 1)
+    steps = sums * (scale * ratio) / (count * found)
+    assert np.abs(steps - np.floor(steps) - 0.5).min() > 1e-5

@@ -1,11 +1,13 @@
-"""Input scales at which no value of a sigmoid, say, lies near a tie, where runtimes differ.
+"""Scales at which no value of a sigmoid, say, or of a mean lies near a tie, where runtimes differ.
 
-Runtimes compute the 256 values of such an operator in float32, each by an exponential of its own;
-where a value lies within their error of half a step, one rounds it up and another down.
+Runtimes compute the 256 values of a sigmoid in float32, each by an exponential of its own, and
+multiply the sum of a mean by a factor that each rounds in its own way; where a value lies within
+their error of half a step, one rounds it up and another down.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -35,6 +37,7 @@ FUNCTIONS: Mapping[str, tuple[Function, ...]] = {
     "gelu": (_gelu, _approximate_gelu),
 }
 LEAST_DISTANCE = 2.0e-4  # in steps of the output; float32 has about 2e-5 of error there
+_LARGEST_DENOMINATOR = 1023  # so that a value is 4.9e-4 from a tie
 _STEP = 2.0**-12
 _TRIES = 64
 
@@ -64,3 +67,27 @@ def tie_free_scale(
             distance = np.minimum(distance, np.abs(value - np.floor(value) - 0.5).min(axis=1))
     enough = np.flatnonzero(distance >= LEAST_DISTANCE)
     return float(tries[enough[0] if len(enough) else np.argmax(distance)])
+
+
+def tie_free_mean_scale(scale: float, input_scale: float, count: int) -> float:
+    """Widen the output scale of a mean a little, until no sum of integers comes near a tie.
+
+        (sum of q) s_in / (count s_out) = (sum of q) p / m,  m odd
+
+    which is at least 1 / (2 m) away from every half.
+
+    Args:
+        scale: s_out, of the mean.
+        input_scale: s_in.
+        count: numbers that are averaged.
+
+    Returns:
+        The scale, a float32 value, of those with the greatest odd m the one that widens least.
+    """
+    ratio = input_scale / (count * scale)
+    largest = max(_LARGEST_DENOMINATOR, 2 * math.ceil(1.0 / ratio) + 1)
+    denominators = np.arange(largest // 4 * 2 + 1, largest + 1, 2)
+    numerators = np.floor(denominators * ratio * (1.0 + 1.0e-9))
+    best = int(np.argmax(numerators / denominators))
+    widened = input_scale * denominators[best] / (count * numerators[best])
+    return float(np.float32(widened))
