@@ -2,6 +2,7 @@
 
     python examples/measure_accuracy.py MODEL.keras --calibration PATH --data PATH \
         --crop 224 --mean 127 --std 128              # compares with docs/results.json
+    python examples/measure_accuracy.py ... --cases w4a8 w4a4    # a part of it
     python examples/measure_accuracy.py ... --update  # writes docs/results.json and docs/results.md
 
 Quantizes the network in each way of `CASES` and runs the file in LiteRT on all images. What moved
@@ -12,6 +13,7 @@ input that cannot be used gives exit code 2. `accuracy_figures.py` says how much
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -79,7 +81,11 @@ def answers(
 
 
 def measure(
-    model: keras.Model, float_bytes: int, calibration: np.ndarray, data: ImageSet
+    model: keras.Model,
+    float_bytes: int,
+    calibration: np.ndarray,
+    data: ImageSet,
+    cases: Sequence[Case],
 ) -> dict[str, Figures]:
     """Measure the float network and the file of each case.
 
@@ -88,6 +94,7 @@ def measure(
         float_bytes: length of its file.
         calibration: float32 [n, H, W, C].
         data: N images with labels.
+        cases: the ways of quantizing.
 
     Returns:
         Name of the case -> figures, `FLOAT` first.
@@ -106,11 +113,11 @@ def measure(
     }
     statistics = calibrate(model, calibration, progress=partial(track, "Calibrating"))
     by_config: dict[QuantizationConfig, list[Case]] = {}
-    for case in CASES.values():
+    for case in cases:
         by_config.setdefault(case.config, []).append(case)
-    for config, cases in by_config.items():
+    for config, alike in by_config.items():
         quantized = quantize_model(model, statistics, config, images=calibration, progress=track)
-        for case in cases:
+        for case in alike:
             content = quantized.to_tflite(case.target, layout=case.layout)
             outputs = predict_tflite(
                 content, data.images[0], progress=partial(track, f"Running {case.name}")
@@ -124,7 +131,7 @@ def measure(
                 activation_bits=round(quantized.report.average_activation_bits, 4),
                 bytes=len(content),
             )
-    return {name: found[name] for name in (FLOAT, *CASES)}
+    return {name: found[name] for name in (FLOAT, *(case.name for case in cases))}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -137,8 +144,13 @@ def main(argv: list[str] | None = None) -> int:
         metavar="RESULTS.json",
         help="figures of an earlier run (docs/results.json); the page lies beside it",
     )
-    parser.add_argument("--update", action="store_true", help="write the reference and its page")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--update", action="store_true", help="write the reference and its page")
+    what.add_argument(
+        "--cases", nargs="+", choices=CASES, metavar="NAME", help=f"some of: {'; '.join(CASES)}"
+    )
     chosen = parser.parse_args(argv)
+    cases = [CASES[name] for name in chosen.cases or CASES]
     network = chosen.model.stem
     results: Results = {}
     if chosen.reference.exists():
@@ -150,13 +162,16 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"{chosen.reference} has no figures of {network}: make them with --update.")
     with results_only_on_stdout():
         model, calibration, data = labelled_classifier.load(parser, chosen)
-        found = measure(model, chosen.model.stat().st_size, calibration, data)
-        differences = compare(results[network], found) if network in results else []
+        found = measure(model, chosen.model.stat().st_size, calibration, data, cases)
+        before = results.get(network, found)
+        if chosen.cases:
+            before = {name: before[name] for name in found if name in before}
+        differences = compare(before, found)
         if chosen.update:
             write_results(chosen.reference, {**results, network: found})
     if chosen.json:
-        cases = {name: asdict(figures) for name, figures in found.items()}
-        print_json({"network": network, "cases": cases, "moved": differences})
+        figures = {name: asdict(case) for name, case in found.items()}
+        print_json({"network": network, "cases": figures, "moved": differences})
     else:
         print_table(
             f"{network}: {len(data)} images, calibrated on {len(calibration)}",

@@ -383,6 +383,11 @@ def test_accuracy_is_held_against_an_earlier_run(
     (difference,) = json.loads(capsys.readouterr().out)["moved"]
     assert difference.startswith("w4a8: bytes from ")
 
+    assert main([*options, "--cases", "w8a8"]) == 0
+    assert capsys.readouterr().out.endswith("Nothing moved.\n")
+    with pytest.raises(SystemExit):
+        main([*options, "--cases", "w8a8", "--update"])
+
 
 def test_a_figure_moves_when_the_images_say_so() -> None:
     from accuracy_figures import Figures, compare, moved
