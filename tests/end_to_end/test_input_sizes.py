@@ -64,15 +64,23 @@ def test_one_simulated_model_computes_what_the_files_of_all_sizes_do(
 
 
 @pytest.mark.parametrize("target", ["int8_container", "packed_int4", "float_simulated"])
-@pytest.mark.parametrize("with_images", [True, False])
-def test_at_one_size_it_is_the_model_built_for_that_size(target: str, with_images: bool) -> None:
-    """The same bytes, and with images the same report: its average counts elements."""
-    of_any_size = quantized(with_images=with_images)
-    of_one_size = quantized(sides=SIDES, with_images=with_images)
+def test_at_one_size_it_is_the_model_built_for_that_size(target: str) -> None:
+    """The same bytes and the same report: its average counts elements."""
+    of_any_size, of_one_size = quantized(), quantized(sides=SIDES)
     data = of_any_size.to_tflite(target, input_shapes={"image": (*SIDES, 3)})
     assert data == of_one_size.to_tflite(target)
-    if with_images:
-        assert of_any_size.report == of_one_size.report
+    assert of_any_size.report == of_one_size.report
+
+
+def test_without_images_only_the_scales_of_means_await_the_size() -> None:
+    """How many numbers are averaged says at which scale their sums keep off ties."""
+    of_any_size, of_one_size = (quantized(sides=s, with_images=False) for s in ((), SIDES))
+    means = {node.output for node in of_any_size.lowered.graph.nodes if node.kind == "mean"}
+    plans = of_any_size.plan.tensors, of_one_size.plan.tensors
+    scales = {name: [float(plan[name].scale[0]) for plan in plans] for name in plans[0]}
+    assert {name for name, (ours, theirs) in scales.items() if ours != theirs} <= means
+    for ours, theirs in scales.values():
+        assert ours == pytest.approx(theirs, rel=0.01)
 
 
 def test_the_size_of_the_images_is_the_default() -> None:
