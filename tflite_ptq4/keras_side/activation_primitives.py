@@ -90,15 +90,7 @@ def _hard_sigmoid(call: Call, source: str) -> list[Primitive]:
     """relu6(x + 3) / 6."""
     moved = step(call, "moved", "add", (source,), lambda v: ops.add(v[0], 3.0), constant=3.0)
     clipped = step(call, "clipped", "relu6", (moved.name,), lambda v: ops.relu6(v[0]))
-    scaled = step(
-        call,
-        "",
-        "multiply",
-        (clipped.name,),
-        lambda v: ops.multiply(v[0], 1.0 / 6.0),
-        constant=1.0 / 6.0,
-    )
-    return [moved, clipped, scaled]
+    return [moved, clipped, _times(call, clipped, 1.0 / 6.0)]
 
 
 def _selu(call: Call, source: str) -> list[Primitive]:
@@ -112,15 +104,19 @@ def _selu(call: Call, source: str) -> list[Primitive]:
         lambda v: ops.leaky_relu(v[0], _SELU_ALPHA),
         slope=_SELU_ALPHA,
     )
-    scaled = step(
+    return [bent, steeper, _times(call, steeper, _SELU_LAMBDA)]
+
+
+def _times(call: Call, before: Primitive, factor: float) -> Primitive:
+    """The last step of a layer: the step before times a number."""
+    return step(
         call,
         "",
         "multiply",
-        (steeper.name,),
-        lambda v: ops.multiply(v[0], _SELU_LAMBDA),
-        constant=_SELU_LAMBDA,
+        (before.name,),
+        lambda v: ops.multiply(v[0], factor),
+        constant=factor,
     )
-    return [bent, steeper, scaled]
 
 
 def _relu_kind(layer: layers.ReLU) -> str | None:

@@ -104,14 +104,18 @@ class _SideBySide:
             batches = (self._batches(values, name, size) for values in (exact[0], coded[0]))
             self.weights[node.name] = quantize_on_images(node, self.plan, *batches)
             in_integers = self._with_weights(node)
-        rounded = partial(self._rounded_outputs, node, in_integers)
         if self._is_derived(node, [*exact, *coded]):
             axes = _pointwise_axes(node, self.lowered.graph.shapes[node.inputs[0]])
-            for values, inputs, run in (
-                (self._exact, exact, in_float),
-                (self._coded, coded, rounded),
-            ):
-                values[node.output] = DerivedValues(inputs, partial(_only_output, run), axes, size)
+            rounding = rounds_after(node)
+            self._exact[node.output] = DerivedValues(
+                exact, lambda inputs: in_float(inputs)[0], axes, size
+            )
+            self._coded[node.output] = DerivedValues(
+                coded,
+                lambda inputs: self._rounded(in_integers(inputs)[0], node.output, rounding),
+                axes,
+                size,
+            )
         else:
             self._store(node, size, (exact, in_float), (coded, in_integers))
         self.sqnr_db[node.name] = self._compared(node.output, size)
@@ -179,12 +183,6 @@ class _SideBySide:
         bias = weights.stored_bias(self.plan.tensors.get(node.inputs[0]))
         return lambda inputs: [activate(node, linear(node, inputs[0], kernel, bias))]
 
-    def _rounded_outputs(self, node: Node, run: Run, inputs: Sequence[tf.Tensor]) -> list:
-        return [
-            self._rounded(value, name, rounds_after(node))
-            for name, value in zip(node.outputs, run(inputs), strict=True)
-        ]
-
     def _new_pair(self, name: str) -> tuple[KeptValues, KeptValues]:
         plan = self.plan.tensors.get(name)
         if plan is not None and plan.per_channel and plan.source != name:
@@ -198,11 +196,6 @@ class _SideBySide:
         if rounding is None or name not in self.plan.tensors:
             return value
         return fake_quantize(value, self.plan.tensors[name], rounding)
-
-
-def _only_output(run: Run, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
-    (output,) = run(inputs)
-    return output
 
 
 def _pointwise_axes(node: Node, shape: Sequence[int | None]) -> int | None:
