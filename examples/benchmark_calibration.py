@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tflite_ptq4.cli.console import print_table
-from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow
+from tflite_ptq4.cli.tensorflow_start import import_tensorflow
 from tflite_ptq4.image_data import load_images
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from tflite_ptq4.benchmark.host import measure_on_host
 from tflite_ptq4.cli.benchmark import print_comparison
 from tflite_ptq4.cli.console import message, print_json, print_table, results_only_on_stdout
 from tflite_ptq4.cli.files import images_from
-from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow, native_stderr_held_back
+from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back
+from tflite_ptq4.cli.tensorflow_start import import_tensorflow
 from tflite_ptq4.progress import track
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import numpy as np
 from photographs import CALIBRATION, EVALUATION, packaged_file, write_crops
 from torch_checkpoint import read_checkpoint
 
-from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow
+from tflite_ptq4.cli.tensorflow_start import import_tensorflow
 
 if TYPE_CHECKING:
     import keras

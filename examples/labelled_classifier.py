@@ -11,8 +11,8 @@ import numpy as np
 
 from tflite_ptq4.cli.console import message
 from tflite_ptq4.cli.files import images_from
-from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow
 from tflite_ptq4.cli.shared_arguments import add_image_preparation
+from tflite_ptq4.cli.tensorflow_start import import_tensorflow
 from tflite_ptq4.image_data import ImageSet
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
-"""Gradients that reach the input alone, against those of the tape through the kernel too."""
+"""Gradients at the input of an operator with weights, against those of the tape."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 
 import keras
 import numpy as np
@@ -11,8 +11,8 @@ import tensorflow as tf
 from keras import layers
 
 from tflite_ptq4.graph import Node
-from tflite_ptq4.keras_side.execution import linear
-from tflite_ptq4.keras_side.input_gradients import linear_of_input
+from tflite_ptq4.keras_side.execution import activate, linear
+from tflite_ptq4.keras_side.input_gradients import has_plain_gradient, input_gradient
 from tflite_ptq4.keras_side.lowering import lower
 
 LAYERS: dict[str, tuple[tuple[int, ...], layers.Layer]] = {
@@ -37,26 +37,24 @@ def node_of(shape: tuple[int, ...], layer: layers.Layer) -> Node:
     return node
 
 
-def outputs_and_gradients(
-    run: Callable, node: Node, value: tf.Tensor, rng: np.random.Generator
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-    """Outputs, and the gradients of the input and of the kernel."""
-    kernel = tf.constant(node.kernel)
+@pytest.mark.parametrize("activation", [None, "relu", "relu6"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_gradient_is_that_of_the_tape(
+    name: str, activation: str | None, rng: np.random.Generator
+) -> None:
+    shape, layer = LAYERS[name]
+    node = dataclasses.replace(node_of(shape, layer), activation=activation)
+    value = tf.constant(rng.normal(0, 6, (2, *shape)), tf.float32)
     with tf.GradientTape() as tape:
-        tape.watch([value, kernel])
-        outputs = run(node, value, kernel, tf.constant(node.bias))
-    upstream = tf.constant(rng.normal(size=outputs.shape), tf.float32)
-    return outputs, *tape.gradient(outputs, [value, kernel], output_gradients=upstream)
+        tape.watch(value)
+        output = activate(node, linear(node, value, node.kernel, node.bias))
+    upstream = tf.constant(rng.normal(size=output.shape), tf.float32)
+    expected = tape.gradient(output, value, output_gradients=upstream)
+    assert has_plain_gradient(node)
+    found = input_gradient(node, value.shape, output, upstream)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [*LAYERS, *LEFT_TO_THE_TAPE])
-def test_outputs_and_gradients_are_those_of_the_tape(name: str, rng: np.random.Generator) -> None:
-    shape, layer = (LAYERS | LEFT_TO_THE_TAPE)[name]
-    node, value = node_of(shape, layer), tf.constant(rng.normal(size=(2, *shape)), tf.float32)
-    outputs, expected, _ = outputs_and_gradients(linear, node, value, np.random.default_rng(1))
-    own, found, kernel = outputs_and_gradients(
-        linear_of_input, node, value, np.random.default_rng(1)
-    )
-    np.testing.assert_array_equal(own, outputs)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    assert (kernel is None) == (name in LAYERS)
+@pytest.mark.parametrize("name", LEFT_TO_THE_TAPE)
+def test_others_are_left_to_the_tape(name: str) -> None:
+    assert not has_plain_gradient(node_of(*LEFT_TO_THE_TAPE[name]))

@@ -7,7 +7,7 @@ from functools import partial
 
 from tflite_ptq4.cli.console import message, print_json, results_only_on_stdout
 from tflite_ptq4.cli.files import check_images, check_output, images_from
-from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow
+from tflite_ptq4.cli.tensorflow_start import import_tensorflow
 from tflite_ptq4.keras_side.load_model import check_model_file, input_shapes, load_model
 from tflite_ptq4.progress import track
 

@@ -19,7 +19,8 @@ from tflite_ptq4.cli.console import (
 from tflite_ptq4.cli.files import check_folder, check_images, images_from
 from tflite_ptq4.cli.model_files import common_input_shapes, is_tflite
 from tflite_ptq4.cli.overlays import overlay
-from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow, native_stderr_held_back
+from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back
+from tflite_ptq4.cli.tensorflow_start import import_tensorflow
 from tflite_ptq4.errors import ConfigError
 from tflite_ptq4.keras_side.load_model import check_model_file, load_model
 from tflite_ptq4.model_comparison import LayerComparison, ModelComparison, compare_models

@@ -15,7 +15,8 @@ from tflite_ptq4.cli.console import (
 )
 from tflite_ptq4.cli.files import check_images, images_from
 from tflite_ptq4.cli.model_files import common_input_shapes, is_tflite
-from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow, native_stderr_held_back
+from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back
+from tflite_ptq4.cli.tensorflow_start import import_tensorflow
 from tflite_ptq4.evaluation import EvaluationRow, evaluate_models
 from tflite_ptq4.keras_side.load_model import bytes_on_disk, check_model_file, load_model
 from tflite_ptq4.progress import track

@@ -15,7 +15,8 @@ from tflite_ptq4.cli.arguments import DEFAULT_PRESET
 from tflite_ptq4.cli.console import decibels, message, print_json, results_only_on_stdout
 from tflite_ptq4.cli.files import check_folder, check_images, check_output, images_from
 from tflite_ptq4.cli.overlays import overlay
-from tflite_ptq4.cli.quiet_tensorflow import import_tensorflow, native_stderr_held_back
+from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back
+from tflite_ptq4.cli.tensorflow_start import import_tensorflow
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ConfigError, DataError, TargetError
 from tflite_ptq4.evaluation import evaluate_models
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Quantize the model, run the file on images beside the float model, and write it."""
+    """Quantize the model, write the file, and run it on images beside the float model."""
     started = time.monotonic()
     config = _config(arguments)
     others = {
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     statistics = _checked_inputs(arguments, config)
     message(f"Loading {arguments.model}")
     with results_only_on_stdout():
-        import_tensorflow()
+        import_tensorflow(in_two_threads=True)
         model = load_model(arguments.model, arguments.framework)
         own = input_shapes(model)
         images = given = None
@@ -85,6 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
             return quantized, content
 
         quantized, content = made(config, sensitivity=arguments.report is not None)
+        write_bytes(arguments.output, content)
         files = {arguments.output.name: (quantized, content)}
         files |= {name: made(other, sensitivity=False) for name, other in others.items()}
         comparison, not_compared = None, "No images were given"
@@ -94,7 +96,6 @@ def run(arguments: argparse.Namespace) -> None:
             not_compared = "The images have another size than the file's input"
         elif images is not None:
             comparison = _compared(model, arguments, files, images)
-        write_bytes(arguments.output, content)
         if arguments.plan is not None:
             quantized.plan.save(arguments.plan)
         seconds = round(time.monotonic() - started, 1)

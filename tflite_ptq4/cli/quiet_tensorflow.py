@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import tempfile
@@ -12,19 +11,6 @@ from contextlib import contextmanager
 from tflite_ptq4.errors import Ptq4Error
 
 _STDERR = 2
-
-
-def import_tensorflow() -> None:
-    """Import TensorFlow and Keras on it; what they write to stderr shows only if that fails."""
-    # Read once, when TensorFlow is first imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    # TensorFlow 2.21 notes its CPU features whatever the level is.
-    with native_stderr_held_back():
-        tensorflow = importlib.import_module("tensorflow")
-        importlib.import_module("keras")
-        # Looking for devices reports each kind that is missing, at the latest with the first model.
-        tensorflow.config.list_logical_devices()
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import keras
 import numpy as np
@@ -11,6 +12,9 @@ import tensorflow as tf
 from tflite_ptq4.keras_side import image_batches
 from tflite_ptq4.keras_side.calibration import CalibrationCallback
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
+
+# Of the largest tensor of a batch. Each batch adds to every bin of every channel, so few are best.
+BATCH_ELEMENTS = 1 << 24
 
 
 def calibrate(
@@ -65,12 +69,25 @@ def observe_images(
     if batch_size is None:
         shapes = callback.lowered.graph.shapes.values()
         sizes = [*(array.shape for array in arrays), *shapes]
-        batch_size = image_batches.batch_size(sizes, len(arrays[0]))
+        batch_size = image_batches.batch_size(sizes, len(arrays[0]), BATCH_ELEMENTS)
     # Traced once for batches of any number, as the last one may be smaller.
     specs = [tf.TensorSpec((None, *array.shape[1:]), tf.float32) for array in arrays]
     observe = callback.observe.get_concrete_function(*specs)
     starts = list(range(0, len(arrays[0]), batch_size))
-    for batch, start in enumerate(progress(starts) if progress else starts):
-        parts = [np.asarray(array[start : start + batch_size], np.float32) for array in arrays]
-        observe(*map(tf.constant, parts))
-        callback.raise_if_not_finite(batch)
+    with _graphs_as_traced():
+        for batch, start in enumerate(progress(starts) if progress else starts):
+            parts = [np.asarray(array[start : start + batch_size], np.float32) for array in arrays]
+            observe(*map(tf.constant, parts))
+            callback.raise_if_not_finite(batch)
+
+
+@contextmanager
+def _graphs_as_traced() -> Iterator[None]:
+    """Run graphs unoptimized: for a few dozen images optimizing takes longer than it saves."""
+    name = "disable_meta_optimizer"
+    before = tf.config.optimizer.get_experimental_options().get(name, False)
+    tf.config.optimizer.set_experimental_options({name: True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({name: before})

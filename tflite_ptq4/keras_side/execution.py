@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow as tf
 from keras import ops
@@ -79,20 +79,19 @@ def activate(node: Node, value):
     return value
 
 
-def run_node(node: Node, run: Run | None, values: Sequence, weighted: Callable = linear) -> list:
+def run_node(node: Node, run: Run | None, values: Sequence) -> list:
     """One operator of a lowered graph, with its folded float weights.
 
     Args:
         node: the operator.
         run: how to run it, for an operator without weights.
         values: its input tensors.
-        weighted: how to run an operator with weights, called as `linear`.
 
     Returns:
         Its output tensors.
     """
     if node.rule.weighted:
-        return [activate(node, weighted(node, values[0], node.kernel, node.bias))]
+        return [activate(node, linear(node, values[0], node.kernel, node.bias))]
     outputs = run(values)
     return [activate(node, outputs[0]), *outputs[1:]]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
+from threading import Lock
 
 import numpy as np
 import tensorflow as tf
@@ -14,20 +15,23 @@ from tflite_ptq4.keras_side.fake_quantization import levels
 from tflite_ptq4.plan import TensorPlan
 
 BATCH_ELEMENTS = 1 << 22  # of the largest tensor, so that what a batch needs in passing stays small
-PARTS = 4  # of the images that are sampled, so that every other part can be held out
+PARTS = 4  # of the images, where every other part is held out
 LARGE_TENSOR = 1 << 23  # elements over all images, from which on bytes are worth some trouble
 _LARGEST_HALF = 6.0e4
 
 
-def batch_size(shapes: Sequence[tuple[int | None, ...]], images: int) -> int:
+def batch_size(
+    shapes: Sequence[tuple[int | None, ...]], images: int, elements: int = BATCH_ELEMENTS
+) -> int:
     """How many images go through the network at a time.
 
     Args:
         shapes: of the tensors of the network, the batch axis first.
         images: how many there are in all.
+        elements: of the largest tensor in a batch, at most.
     """
     largest = max(prod(size or 1 for size in shape[1:]) for shape in shapes)
-    return even_size(max(1, BATCH_ELEMENTS // largest), images)
+    return even_size(max(1, elements // largest), images)
 
 
 def even_size(most: int, images: int) -> int:
@@ -44,7 +48,7 @@ def even_size(most: int, images: int) -> int:
 
 
 class KeptValues:
-    """The values of one tensor, added in the order of the images.
+    """The values of one tensor, batch by batch.
 
     A tensor on the levels of its plan is kept as bytes, without any loss. Of the float network, a
     tensor of more than `LARGE_TENSOR` elements is kept in float16, whose error of 2^-12 is far
@@ -60,29 +64,31 @@ class KeptValues:
         self._images = images
         self.plan = plan
         self._lossless = lossless
+        self._lower = np.asarray(plan.lower if plan else 0, dtype=np.float32)
         self._array: NDArray | None = None
-        self._added = 0
+        self._writing = Lock()
 
-    def append(self, values: tf.Tensor, rounding: str | None = None) -> None:
-        """Add what the next images give.
+    def put(self, start: int, values: tf.Tensor, rounding: str | None = None) -> None:
+        """Keep what some images give; two threads may do so at once.
 
         Args:
+            start: number of the first of them.
             values: float32 [n, ...].
             rounding: to the levels of the plan, as `fake_quantize` does; None for values that lie
                 on them already.
         """
         if self.plan is not None:
             steps = levels(values, self.plan, rounding or "half_even")
-            values = tf.cast(steps - np.asarray(self.plan.lower, dtype=np.float32), tf.uint8)
+            values = tf.cast(steps - self._lower if self._lower.any() else steps, tf.uint8)
         elif not self._lossless and self._fits_half(values):
             values = tf.cast(values, tf.float16)
-        added = values.numpy()
-        if self._array is None:
-            self._array = np.empty((self._images, *added.shape[1:]), added.dtype)
-        elif added.dtype.itemsize > self._array.itemsize:
-            self._array = self._array.astype(added.dtype)
-        self._array[self._added : self._added + len(added)] = added
-        self._added += len(added)
+        array = values.numpy()
+        with self._writing:
+            if self._array is None:
+                self._array = np.empty((self._images, *array.shape[1:]), array.dtype)
+            elif array.dtype.itemsize > self._array.itemsize:
+                self._array = self._array.astype(array.dtype)
+            self._array[start : start + len(array)] = array
 
     def read(self, start: int, stop: int) -> tf.Tensor:
         """What the images from one number to another gave, as it was added.
@@ -106,16 +112,17 @@ class KeptValues:
 
     def _decoded(self, values: tf.Tensor) -> tf.Tensor:
         if self.plan is not None:
-            lower = np.asarray(self.plan.lower, dtype=np.float32)
-            scale = np.asarray(self.plan.scale, dtype=np.float32)
-            return (tf.cast(values, tf.float32) + lower) * scale
+            steps = tf.cast(values, tf.float32)
+            steps = steps + self._lower if self._lower.any() else steps
+            return steps * self.plan.scale.astype(np.float32)
         return tf.cast(values, tf.float32) if values.dtype == tf.float16 else values
 
     def _fits_half(self, values: tf.Tensor) -> bool:
         return (
             values.dtype == tf.float32
             and prod(values.shape[1:]) * self._images > LARGE_TENSOR
-            and float(tf.reduce_max(tf.abs(values))) < _LARGEST_HALF
+            and float(tf.reduce_max(values)) < _LARGEST_HALF
+            and float(tf.reduce_min(values)) > -_LARGEST_HALF
         )
 
 
@@ -170,12 +177,14 @@ class Batches:
         shape: of one image.
         images: how many there are in all.
         size: images in a batch.
+        parts: of the images, each of which is sampled for itself.
     """
 
     values: KeptValues | DerivedValues
     shape: tuple[int, ...]
     images: int
     size: int
+    parts: int
 
     def __len__(self) -> int:
         """The number of batches."""
@@ -191,7 +200,7 @@ class Batches:
         return (self[position] for position in range(len(self)))
 
     def sample(self, positions: int, maximum_rows: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """A regular sample of the positions of all images, in `PARTS` parts.
+        """A regular sample of the positions of all images, part by part.
 
         Args:
             positions: of one image.
@@ -202,7 +211,7 @@ class Batches:
             which nothing is sampled is left out.
         """
         stride = ceil(self.images * positions / maximum_rows)
-        for part in range(PARTS):
+        for part in range(self.parts):
             start, stop = (image * positions for image in self._part(part))
             chosen = np.arange(-start % stride, stop - start, stride)
             if len(chosen):
@@ -224,7 +233,7 @@ class Batches:
 
     def _part(self, part: int) -> tuple[int, int]:
         """The number of the first image of a part, and of the one after its last."""
-        size = ceil(self.images / PARTS)
+        size = ceil(self.images / self.parts)
         return min(part * size, self.images), min((part + 1) * size, self.images)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 
 from tflite_ptq4.graph import Node
 from tflite_ptq4.keras_side.image_batches import Batches
-from tflite_ptq4.keras_side.input_patches import sampled_patches
+from tflite_ptq4.keras_side.input_patches import sampled_places
 from tflite_ptq4.kernel_layout import group_count, kernel_groups
 
+PIECES = 2  # of each half of the images, that two threads can share
 NEGLIGIBLE_VARIANCE = 1.0e-9  # of the mean square: float32 sums leave about as much of nothing
 NEGLIGIBLE_POWER = 1.0e-30
 RESOLUTION = 1.0e-6  # of float32 sums, relative to what is added up
@@ -25,8 +27,8 @@ class InputMoments:
     Attributes:
         coded: float64 [g, n, n], E[x_q x_q^T] of the quantized input.
         cross: float64 [g, n, c], E[x_q y^T] with y the float layer's output.
-        parts: the same two of every other part of the images, and of the rest; empty where there
-            is one image, or they were not asked for.
+        parts: the same two of every other part of the images, and of the rest; empty where one
+            part is all that there is.
         coded_mean: float64 [g, n], E x_q.
         output_mean: float64 [g, c], E y, y without the bias.
         output_variance: float64 [g, c].
@@ -41,7 +43,12 @@ class InputMoments:
 
 
 def input_moments(
-    node: Node, exact: Batches, coded: Batches, maximum_rows: int, *, in_parts: bool = True
+    node: Node,
+    exact: Batches,
+    coded: Batches,
+    maximum_rows: int,
+    *,
+    share: Callable[..., Iterable] = map,
 ) -> InputMoments:
     """Moments of the input patches of one layer.
 
@@ -50,7 +57,6 @@ def input_moments(
         exact: batches float32 [images, ...] of its input in the float network.
         coded: the same batches of its input in the quantized network.
         maximum_rows: how many patches are read at most, a regular sample of all.
-        in_parts: whether the parts are wanted.
 
     Returns:
         Moments in the order of the rows of `kernel_layout.kernel_groups`.
@@ -60,19 +66,31 @@ def input_moments(
     precision = tf.float32 if groups == 1 else tf.float64
     blocks = kernel_groups(node)
     kernel = tf.constant(blocks, precision)
-    shifts: list[tf.Tensor] = []
-    parts = [_Sums(), _Sums()]
-    for part, *rows in sampled_patches(node, exact, coded, maximum_rows=maximum_rows):
-        # Centred moments do not depend on a shift of the input; near its mean float32 loses least.
-        shifts = shifts or [tf.reduce_mean(values, [0, 1]) for values in rows]
-        x, z = (
-            tf.cast(_by_group(values - shift, groups), precision)
-            for values, shift in zip(rows, shifts, strict=True)
-        )
-        parts[part % 2].add(z, tf.matmul(x, kernel))
+    chunks = list(sampled_places(node, exact, maximum_rows=maximum_rows))
+    # Centred moments do not depend on a shift of the input; near its mean float32 loses least.
+    shifts = [tf.reduce_mean(batches.rows(*chunks[0]), [0, 1]) for batches in (exact, coded)]
+
+    def sums(some: list[tuple[int, NDArray[np.int64]]]) -> _Sums:
+        total = _Sums()
+        for chunk in some:
+            x, z = (
+                tf.cast(_by_group(batches.rows(*chunk) - shift, groups), precision)
+                for batches, shift in zip((exact, coded), shifts, strict=True)
+            )
+            total += _Sums.of(z, tf.matmul(x, kernel))
+        return total
+
+    # Few pieces, as the sums of each are as large as those of all.
+    pieces = [
+        [chunk for chunk in chunks if chunk[0] % 2 == other][piece::PIECES]
+        for other in range(2)
+        for piece in range(PIECES)
+    ]
+    found = list(share(sums, pieces))
+    parts = [sum(found[:PIECES], _Sums()), sum(found[PIECES:], _Sums())]
     whole = parts[0] + parts[1]
     of_exact, of_coded = (_along_taps(shift, blocks) for shift in shifts)
-    separate = in_parts and all(part.count for part in parts)
+    separate = all(part.count for part in parts)
     centred = tuple(part.centred(of_coded) for part in parts) if separate else ()
     return InputMoments(
         *whole.centred(of_coded),
@@ -83,24 +101,26 @@ def input_moments(
     )
 
 
+@dataclass(frozen=True)
 class _Sums:
     """Sums over patches of z z^T, z y^T, z, y and y^2, in the type of z and y."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.values: dict[str, tf.Tensor] = {}
+    count: int = 0
+    values: Mapping[str, tf.Tensor] = field(default_factory=dict)
 
-    def add(self, z: tf.Tensor, y: tf.Tensor) -> None:
-        """Add patches [g, rows, n], and what the float layer makes of them [g, rows, c]."""
-        new = {
-            "zz": tf.matmul(z, z, transpose_a=True),
-            "zy": tf.matmul(z, y, transpose_a=True),
-            "z": tf.reduce_sum(z, 1),
-            "y": tf.reduce_sum(y, 1),
-            "yy": tf.reduce_sum(tf.square(y), 1),
-        }
-        self.values = {name: self.values.get(name, 0.0) + value for name, value in new.items()}
-        self.count += int(z.shape[1])
+    @classmethod
+    def of(cls, z: tf.Tensor, y: tf.Tensor) -> _Sums:
+        """The sums of patches [g, rows, n], of which the float layer makes y [g, rows, c]."""
+        return cls(
+            int(z.shape[1]),
+            {
+                "zz": tf.matmul(z, z, transpose_a=True),
+                "zy": tf.matmul(z, y, transpose_a=True),
+                "z": tf.reduce_sum(z, 1),
+                "y": tf.reduce_sum(y, 1),
+                "yy": tf.reduce_sum(tf.square(y), 1),
+            },
+        )
 
     def mean(self, name: str) -> NDArray[np.float64]:
         """One of the sums over the count."""
@@ -110,10 +130,8 @@ class _Sums:
         """Return the sums over the patches of both."""
         if not (self.count and other.count):
             return self if self.count else other
-        both = _Sums()
-        both.count = self.count + other.count
-        both.values = {name: value + other.values[name] for name, value in self.values.items()}
-        return both
+        values = {name: value + other.values[name] for name, value in self.values.items()}
+        return _Sums(self.count + other.count, values)
 
     def centred(
         self, shift: NDArray[np.float64]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tflite_ptq4.graph import Node
 from tflite_ptq4.keras_side.image_batches import Batches
 
-_CHUNK_ELEMENTS = 1 << 21
+_CHUNK_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -96,25 +96,25 @@ class Windows:
         return np.where(within, place, -1)
 
 
-def sampled_patches(node: Node, *inputs: Batches, maximum_rows: int) -> Iterator[tuple]:
-    """The same regular sample of patches of several inputs of one layer, in chunks.
+def sampled_places(
+    node: Node, inputs: Batches, *, maximum_rows: int
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Where a regular sample of the patches of a layer lies, in chunks.
 
     Args:
         node: a layer with weights, not a transposed convolution.
-        inputs: each the batches float32 [images, ..., c_in] of a tensor that the layer reads.
+        inputs: the batches float32 [images, ..., c_in] of the tensor that it reads.
         maximum_rows: how many patches the sample holds at most.
 
     Yields:
-        The number of a part of the images, and for each input float32 [rows, taps, c_in], zeros
-        where the kernel looks at padding.
+        The number of a part of the images, and int64 [rows, taps], positions counted through its
+        images; -1 where the kernel looks at padding.
     """
-    shape = inputs[0].shape
-    windows = Windows.of(node, shape[:-1])
-    step = max(1, _CHUNK_ELEMENTS // (windows.taps * shape[-1]))
-    for part, chosen in inputs[0].sample(windows.positions, maximum_rows):
+    windows = Windows.of(node, inputs.shape[:-1])
+    step = max(1, _CHUNK_ELEMENTS // (windows.taps * inputs.shape[-1]))
+    for part, chosen in inputs.sample(windows.positions, maximum_rows):
         for start in range(0, len(chosen), step):
-            places = windows.places(chosen[start : start + step])
-            yield part, *(batches.rows(part, places) for batches in inputs)
+            yield part, windows.places(chosen[start : start + step])
 
 
 def _unravelled(rows: NDArray[np.int64], sizes: tuple[int, ...]) -> tuple[NDArray, ...]:

@@ -11,6 +11,7 @@ The steps in their order, each a switch of the config:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,7 +70,12 @@ MATCHING_LIMIT = 2.0  # a channel's scale changes by no more than this factor
 
 
 def quantize_on_images(
-    node: Node, plan: QuantizationPlan, exact: Batches, coded: Batches
+    node: Node,
+    plan: QuantizationPlan,
+    exact: Batches,
+    coded: Batches,
+    *,
+    share: Callable[..., Iterable] = map,
 ) -> LayerWeights:
     """Quantize one layer.
 
@@ -78,13 +84,14 @@ def quantize_on_images(
         plan: made for its network.
         exact: batches float32 [images, ...] of its input in the float network.
         coded: the same batches of its input in the quantized network.
+        share: calls a function for each of many pieces, and gives the results in their order.
 
     Returns:
         Its weights, as a file holds them.
     """
     config = plan.config
     bits = plan.layer(node.name).weight_bits
-    moments = _moments(node, config, exact, coded)
+    moments = _moments(node, config, exact, coded, share)
     weight = _refitted(node, config, moments)
     scale = weight_scale(weight, bits, config)
     integers = _rounded(node, config, weight, scale, bits, moments)
@@ -100,7 +107,11 @@ def quantize_on_images(
 
 
 def _moments(
-    node: Node, config: QuantizationConfig, exact: Batches, coded: Batches
+    node: Node,
+    config: QuantizationConfig,
+    exact: Batches,
+    coded: Batches,
+    share: Callable[..., Iterable],
 ) -> InputMoments | None:
     """Second moments of what the weights are multiplied with, where a step needs them."""
     needed = config.refit_weights or config.weight_rounding == "second_order"
@@ -109,7 +120,7 @@ def _moments(
     spending = SPENDING[config.effort]
     depthwise = node.kind == "depthwise_conv2d"
     rows = spending.depthwise_rows if depthwise else spending.rows
-    return input_moments(node, exact, coded, rows, in_parts=spending.holds_out)
+    return input_moments(node, exact, coded, rows, share=share)
 
 
 def _refitted(

@@ -7,6 +7,7 @@ that the layers before it have left; `layer_corrections.py` has the steps of one
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from math import ceil, prod
 
@@ -26,8 +27,9 @@ from tflite_ptq4.keras_side.image_batches import (
     KeptValues,
     batch_size,
 )
-from tflite_ptq4.keras_side.layer_corrections import quantize_on_images
+from tflite_ptq4.keras_side.layer_corrections import SPENDING, quantize_on_images
 from tflite_ptq4.keras_side.lowering import LoweredModel
+from tflite_ptq4.keras_side.second_thread import SecondThread
 from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.numerics.closeness import ratio_db
 from tflite_ptq4.plan import QuantizationPlan
@@ -57,12 +59,12 @@ def quantize_layer_by_layer(
         The weights of each quantized layer, and the SQNR of each input and of each operator's
         output in dB, every error before it included, by name.
     """
-    run = _SideBySide(lowered, plan, images)
     # Between its calls, numpy's linear algebra would spin on the cores that TensorFlow computes on.
-    with threadpool_limits(limits=1, user_api="blas"):
+    with threadpool_limits(limits=1, user_api="blas"), SecondThread() as beside:
+        run = _SideBySide(lowered, plan, images, beside)
         for node in progress(lowered.graph.nodes) if progress else lowered.graph.nodes:
             run.step(node)
-    return run.weights, run.sqnr_db
+        return run.weights, {name: compared.result() for name, compared in run.compared.items()}
 
 
 class _SideBySide:
@@ -73,11 +75,16 @@ class _SideBySide:
     """
 
     def __init__(
-        self, lowered: LoweredModel, plan: QuantizationPlan, images: Sequence[NDArray[np.float32]]
+        self,
+        lowered: LoweredModel,
+        plan: QuantizationPlan,
+        images: Sequence[NDArray[np.float32]],
+        beside: SecondThread,
     ) -> None:
         self.lowered, self.plan = lowered, plan
         self.weights: dict[str, LayerWeights] = {}
-        self.sqnr_db: dict[str, float] = {}
+        self.compared: dict[str, Future[float]] = {}
+        self._beside = beside
         graph = lowered.graph
         self._images = len(images[0])
         self._released = last_uses(graph.nodes, ())
@@ -88,9 +95,9 @@ class _SideBySide:
             size = self._size([name])
             for start, stop in self._spans(size):
                 value = tf.constant(array[start:stop], tf.float32)
-                self._exact[name].append(value)
-                self._keep(name, value, "half_even")
-            self.sqnr_db[name] = self._compared(name, size)
+                self._exact[name].put(start, value)
+                self._keep(name, start, value, "half_even")
+            self._compare(name, name, size)
 
     def step(self, node: Node) -> None:
         """Run one operator in both networks, quantizing it first where it has weights."""
@@ -99,12 +106,20 @@ class _SideBySide:
         in_float = partial(run_node, node, self.lowered.runs.get(node.name))
         in_integers = in_float
         size = self._size([*node.inputs, *node.outputs])
+        derived = self._is_derived(node, [*exact, *coded])
+        if not derived:
+            for name in node.outputs:
+                self._exact[name], self._coded[name] = self._new_pair(name)
+            exact_run = self._beside.start(self._run_exact, node, size, exact, in_float)
         if node.rule.weighted and self.plan.layer(node.name).quantized:
             name = node.inputs[0]
-            batches = (self._batches(values, name, size) for values in (exact[0], coded[0]))
-            self.weights[node.name] = quantize_on_images(node, self.plan, *batches)
+            parts = PARTS if SPENDING[self.plan.config.effort].holds_out else 1
+            batches = (self._batches(values, name, size, parts) for values in (exact[0], coded[0]))
+            self.weights[node.name] = quantize_on_images(
+                node, self.plan, *batches, share=self._beside.share
+            )
             in_integers = self._with_weights(node)
-        if self._is_derived(node, [*exact, *coded]):
+        if derived:
             axes = _pointwise_axes(node, self.lowered.graph.shapes[node.inputs[0]])
             rounding = rounds_after(node)
             self._exact[node.output] = DerivedValues(
@@ -117,8 +132,9 @@ class _SideBySide:
                 size,
             )
         else:
-            self._store(node, size, (exact, in_float), (coded, in_integers))
-        self.sqnr_db[node.name] = self._compared(node.output, size)
+            self._run_coded(node, size, coded, in_integers)
+            exact_run.result()
+        self._compare(node.name, node.output, size)
         for name in self._released.get(node.name, ()):
             self._exact.pop(name, None)
             self._coded.pop(name, None)
@@ -142,45 +158,44 @@ class _SideBySide:
         )
         return written * self._images > LARGE_TENSOR and written > 2 * read
 
-    def _store(self, node: Node, size: int, *networks: tuple[list[Values], Run]) -> None:
-        """Run an operator in both networks and keep its outputs."""
-        for name in node.outputs:
-            self._exact[name], self._coded[name] = self._new_pair(name)
-        for span in self._spans(size):
-            exact, coded = (
-                run([values.read(*span) for values in inputs]) for inputs, run in networks
-            )
-            for name, value, other in zip(node.outputs, exact, coded, strict=True):
-                self._exact[name].append(value)
-                self._keep(name, other, rounds_after(node))
+    def _run_exact(self, node: Node, size: int, inputs: list[Values], run: Run) -> None:
+        """Run an operator in the float network and keep its outputs."""
+        for start, stop in self._spans(size):
+            outputs = run([values.read(start, stop) for values in inputs])
+            for name, value in zip(node.outputs, outputs, strict=True):
+                self._exact[name].put(start, value)
 
-    def _keep(self, name: str, value: tf.Tensor, rounding: str | None) -> None:
+    def _run_coded(self, node: Node, size: int, inputs: list[Values], run: Run) -> None:
+        """Run an operator in the quantized network and keep its outputs."""
+
+        def run_span(span: tuple[int, int]) -> None:
+            outputs = run([values.read(*span) for values in inputs])
+            for name, value in zip(node.outputs, outputs, strict=True):
+                self._keep(name, span[0], value, rounds_after(node))
+
+        self._beside.share(run_span, self._spans(size))
+
+    def _keep(self, name: str, start: int, value: tf.Tensor, rounding: str | None) -> None:
         """Keep a tensor of the quantized network, rounded to its plan."""
         kept = self._coded[name]
-        kept.append(
-            value if kept.plan is not None else self._rounded(value, name, rounding), rounding
-        )
+        rounded = value if kept.plan is not None else self._rounded(value, name, rounding)
+        kept.put(start, rounded, rounding)
 
-    def _compared(self, name: str, size: int) -> float:
-        """The SQNR of a tensor in dB, on a sample of its positions."""
-        reference, value = (
-            self._batches(values[name], name, size) for values in (self._exact, self._coded)
+    def _compare(self, label: str, name: str, size: int) -> None:
+        """Let the SQNR of a tensor be taken beside what comes next."""
+        batches = (
+            self._batches(values[name], name, size, 1) for values in (self._exact, self._coded)
         )
-        signal = noise = 0.0
-        for part, places in reference.sample(prod(reference.shape[:-1]), COMPARED_ROWS):
-            wanted, found = (batches.rows(part, places) for batches in (reference, value))
-            signal += float(tf.reduce_sum(tf.square(wanted)))
-            noise += float(tf.reduce_sum(tf.math.squared_difference(wanted, found)))
-        return ratio_db(signal, noise)
+        self.compared[label] = self._beside.start(_sqnr_db, *batches)
 
-    def _batches(self, values: Values, name: str, size: int) -> Batches:
+    def _batches(self, values: Values, name: str, size: int, parts: int) -> Batches:
         shape = self.lowered.graph.shapes[name][1:]
-        return Batches(values, shape, self._images, size)
+        return Batches(values, shape, self._images, size, parts)
 
     def _with_weights(self, node: Node) -> Run:
         weights = self.weights[node.name]
-        kernel = weights.dequantized(node)
-        bias = weights.stored_bias(self.plan.tensors.get(node.inputs[0]))
+        kernel = tf.constant(weights.dequantized(node))
+        bias = tf.constant(weights.stored_bias(self.plan.tensors.get(node.inputs[0])))
         return lambda inputs: [activate(node, linear(node, inputs[0], kernel, bias))]
 
     def _new_pair(self, name: str) -> tuple[KeptValues, KeptValues]:
@@ -196,6 +211,16 @@ class _SideBySide:
         if rounding is None or name not in self.plan.tensors:
             return value
         return fake_quantize(value, self.plan.tensors[name], rounding)
+
+
+def _sqnr_db(reference: Batches, value: Batches) -> float:
+    """The SQNR of a tensor in dB, on a sample of its positions."""
+    signal = noise = 0.0
+    for part, places in reference.sample(prod(reference.shape[:-1]), COMPARED_ROWS):
+        wanted, found = (batches.rows(part, places) for batches in (reference, value))
+        signal += float(tf.reduce_sum(tf.square(wanted)))
+        noise += float(tf.reduce_sum(tf.math.squared_difference(wanted, found)))
+    return ratio_db(signal, noise)
 
 
 def _pointwise_axes(node: Node, shape: Sequence[int | None]) -> int | None:

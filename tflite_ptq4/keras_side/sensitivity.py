@@ -19,7 +19,7 @@ from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.keras_side.execution import activate, linear, run_graph, run_node
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
 from tflite_ptq4.keras_side.image_batches import even_size
-from tflite_ptq4.keras_side.input_gradients import linear_of_input
+from tflite_ptq4.keras_side.input_gradients import has_plain_gradient, input_gradient
 from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.plan import QuantizationPlan
@@ -137,12 +137,17 @@ class _Measured:
         self, node: Node, values: Mapping[str, tf.Tensor], reached: Mapping[str, list[tf.Tensor]]
     ) -> Iterator[tuple[str, list[tf.Tensor]]]:
         """From the gradients at the outputs of an operator to those at its inputs."""
+        if node.rule.weighted and has_plain_gradient(node):
+            name = node.inputs[0]
+            shape, output = values[name].shape, values[node.output]
+            yield name, [input_gradient(node, shape, output, g) for g in reached[node.output]]
+            return
         # An operator runs anew, so that nothing but its outputs need be kept of all others.
         inputs = [values[name] for name in node.inputs]
         varied = {n: x for n, x in zip(node.inputs, inputs, strict=True) if x.dtype.is_floating}
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(list(varied.values()))
-            outputs = run_node(node, self.lowered.runs.get(node.name), inputs, linear_of_input)
+            outputs = run_node(node, self.lowered.runs.get(node.name), inputs)
         targets = dict(zip(node.outputs, outputs, strict=True))
         by_probe = [
             tape.gradient([targets[name] for name in reached], varied, output_gradients=list(given))

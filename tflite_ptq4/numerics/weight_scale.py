@@ -20,8 +20,8 @@ _COARSE = np.geomspace(1.0, 0.1, 56)
 # One coarse interval to either side. At 8 bits the error has minima far closer than that, and the
 # best of a short kernel may lie above 1.0.
 _FINE = np.linspace(_COARSE[1], 1.0 / _COARSE[1], 24)
-# 64 Ki float64 numbers fit the second-level cache of common processors.
-_BLOCK_ELEMENTS = 1 << 16
+# 128 Ki float32 numbers fit the second-level cache of common processors.
+_BLOCK_ELEMENTS = 1 << 17
 
 
 def max_abs_scale(weight: np.ndarray, bits: int | Sequence[int] | np.ndarray) -> np.ndarray:
@@ -98,8 +98,9 @@ def squared_error_scale(
 
     For given integers q the best step is <w, q>_h / <q, q>_h, and the error it leaves is
     <w, w>_h - <w, q>_h^2 / <q, q>_h. So 56 clips from 1.0 to 0.1 of the largest weight, then 24
-    around the best of them, are judged by the error that their integers leave. Rounding anew
-    with the step of the winner cannot raise that error.
+    around the best of them, are judged by the error that their integers leave, in float32: of
+    candidates that float32 takes for equally good either will do. The step of the winner's integers
+    is taken in float64; rounding anew with it cannot raise their error.
 
     Args:
         weight: float[n, C], the kernel.
@@ -135,31 +136,49 @@ def _least_error_step(
     weight: np.ndarray, importance: np.ndarray | None, largest_step: np.ndarray, qmax: np.ndarray
 ) -> np.ndarray:
     """Search one block of channels, here the rows; all arguments and the result are [C, n or 1]."""
-    weighted = weight if importance is None else weight * importance
-    q = np.empty_like(weight)
     if qmax.min() == qmax.max():
-        qmax = qmax[0, 0]  # numpy clips to one number five times as fast as to an array
+        qmax = qmax[:1, 0]  # numpy clips to one number five times as fast as to an array
+    # In units of the largest step, as a float32 square of the weights themselves may underflow.
+    relative, factor = (weight / largest_step).astype(np.float32), None
+    if importance is not None:
+        largest = importance.max(axis=1, keepdims=True)
+        factor = (importance / np.where(largest > 0, largest, 1.0)).astype(np.float32)
+    searched = _Fit(relative, factor, qmax.astype(np.float32))
+    exact = _Fit(weight, importance, qmax)
+    fraction = np.ones_like(largest_step, np.float32)
+    most = np.zeros_like(fraction)
+    scale = largest_step
+    for steps in (_COARSE, _FINE):
+        centre = (scale / largest_step).astype(np.float32)
+        for step in steps.astype(np.float32):
+            candidate = centre * step
+            _, explained = searched.best_step(candidate)
+            better = explained > most
+            fraction = np.where(better, candidate, fraction)
+            most = np.where(better, explained, most)
+        scale, _ = exact.best_step(fraction * largest_step)
+    return scale
 
-    def best_step(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+
+class _Fit:
+    """The integers that a step gives to the rows of a kernel, and what they make of it."""
+
+    def __init__(self, weight: np.ndarray, importance: np.ndarray | None, qmax: np.ndarray) -> None:
+        self._weight, self._importance, self._qmax = weight, importance, qmax
+        self._weighted = weight if importance is None else weight * importance
+        self._q = np.empty_like(weight)
+
+    def best_step(self, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the best step for the integers that `step` gives, and the energy they explain."""
-        np.divide(weight, step, out=q)
+        q = self._q
+        np.divide(self._weight, step, out=q)
         np.rint(q, out=q)
-        np.clip(q, -qmax, qmax, out=q)
-        product = _row_products(weighted, q)
-        square = _row_products(q if importance is None else q * importance, q)
+        np.clip(q, -self._qmax, self._qmax, out=q)
+        product = _row_products(self._weighted, q)
+        square = _row_products(q if self._importance is None else q * self._importance, q)
         # Where all weights that matter round to zero, the integers fit no step; keep the given one.
         fitted = np.divide(product, square, out=step.copy(), where=square > 0)
         return fitted, product * fitted
-
-    scale, explained = largest_step, np.zeros_like(largest_step)
-    for fractions in (_COARSE, _FINE):
-        centre = scale
-        for fraction in fractions:
-            candidate, energy = best_step(centre * fraction)
-            better = energy > explained
-            scale = np.where(better, candidate, scale)
-            explained = np.where(better, energy, explained)
-    return scale
 
 
 def _row_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
