@@ -30,7 +30,8 @@ from tflite_ptq4 import (
 )
 from tflite_ptq4.config_description import describe
 from tflite_ptq4.file_inspection import inspect_file
-from tflite_ptq4.image_variations import ENOUGH_IMAGES, with_variations
+from tflite_ptq4.image_count import LEAST_IMAGES
+from tflite_ptq4.image_variations import with_variations
 
 W4A8 = QuantizationConfig.preset("w4a8")
 PAPER = QuantizationConfig.preset("paper_w4a4")
@@ -333,7 +334,7 @@ def test_reasons_reach_the_plan_and_the_report() -> None:
 
 
 def test_copies_of_few_images_join_in_the_corrections(model, statistics, images, made) -> None:
-    (varied,) = with_variations([images], ENOUGH_IMAGES[W4A8.effort])
+    (varied,) = with_variations([images], LEAST_IMAGES[W4A8.effort])
     alone = W4A8.replace(varied_images=False)
     by_hand, without = (
         quantize_model(model, statistics, alone, images=x) for x in (varied, images)

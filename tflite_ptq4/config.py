@@ -84,8 +84,9 @@ class QuantizationConfig:
         output_matching: match each channel's output mean and deviation to the float network's.
         varied_images: where few images are given, mirrored and shifted copies of them join in the
             corrections that need images, more at a higher effort.
-        effort: time spent on the corrections that need images: "fast" reads fewer patches of each
-            layer's input and refits by a fixed ridge, "best" reads many more patches.
+        effort: time spent on the corrections that need images: "fast" goes through 32 of them at
+            most, reads fewer patches of each layer's input and refits by a fixed ridge, "balanced"
+            goes through 256 at most, "best" through 2,048, and reads many more patches.
         first_layer_bits: weight bits of the first layer, None for no exception.
         last_layer_bits: weight bits of the last layer, None for no exception.
         depthwise_weight_bits: weight bits of depthwise convolutions, None for no exception.

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-ENOUGH_IMAGES = {"fast": 32, "balanced": 64, "best": 128}  # by the effort of the config
 REACH = 0.125  # of a side, by which a copy is shifted at most
 
 

@@ -15,7 +15,7 @@ from tflite_ptq4 import __version__
 from tflite_ptq4.atomic_write import write_bytes
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ConfigError, StatisticsError
-from tflite_ptq4.image_variations import ENOUGH_IMAGES, with_variations
+from tflite_ptq4.image_count import images_for
 from tflite_ptq4.input_arrays import finite_arrays
 from tflite_ptq4.input_shapes import InputShapes, fixed_input_shapes
 from tflite_ptq4.layer_weights import LayerWeights
@@ -209,19 +209,17 @@ def quantize_model(
         arrays = finite_arrays(dict(zip(names, lowered.trace.unpack(images), strict=True)))
         sizes = {name: array.shape[1:] for name, array in zip(names, arrays, strict=True)}
         lowered = at_sizes(lowered, sizes)
-        varied = arrays
-        if config.varied_images:
-            varied = with_variations(arrays, ENOUGH_IMAGES[config.effort])
+        corrected_on = images_for(arrays, config.effort, varied=config.varied_images)
     ranking = None
     if images is not None:
         shown = step("Ranking layers")
-        ranking = measured_for_budgets(lowered, statistics, config, varied, progress=shown)
+        ranking = measured_for_budgets(lowered, statistics, config, corrected_on, progress=shown)
     plan = build_plan(lowered.graph, statistics, config, ranking)
     if images is None:
         weights, sqnr = quantize_weights(lowered.graph, plan, statistics), {}
     else:
         shown = step("Quantizing")
-        weights, sqnr = quantize_layer_by_layer(lowered, plan, varied, progress=shown)
+        weights, sqnr = quantize_layer_by_layer(lowered, plan, corrected_on, progress=shown)
     measured = {}
     if sensitivity and images is not None:
         from tflite_ptq4.keras_side.sensitivity import measure_sensitivity

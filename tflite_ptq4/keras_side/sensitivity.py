@@ -16,6 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tflite_ptq4.graph import LayerGraph, Node
+from tflite_ptq4.image_count import evenly_spread
 from tflite_ptq4.keras_side.execution import activate, linear, run_graph, run_node
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
 from tflite_ptq4.keras_side.image_batches import even_size
@@ -64,7 +65,7 @@ def measure_sensitivity(
     """
     graph = lowered.graph
     elements = sum(map(graph.elements, graph.tensors))
-    chosen = np.unique(np.linspace(0, len(images[0]) - 1, most_images).round().astype(int))
+    chosen = evenly_spread(len(images[0]), most_images)
     size = even_size(max(1, BATCH_ELEMENTS // elements), len(chosen))
     probes = probes or ceil(SAMPLES / len(chosen))
     measured = _Measured(lowered, plan, weights, statistics, probes)
