@@ -16,7 +16,7 @@ from tflite_ptq4.keras_side.mixed_precision import no_autocast
 from tflite_ptq4.keras_side.observation import TensorAccumulator
 from tflite_ptq4.keras_side.replicas import require_replicas_on_one_machine
 from tflite_ptq4.keras_side.stand_in import StandIn
-from tflite_ptq4.keras_side.tf_keras_twin import is_tf_keras
+from tflite_ptq4.keras_side.tf_keras_models.twin import is_tf_keras
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 
 KEPT_BYTES = 1 << 29
@@ -56,7 +56,9 @@ class CalibrationCallback(keras.callbacks.Callback):
     def __new__(cls, model: keras.Model, **options: object) -> CalibrationCallback:
         """Make the callback that the model's framework takes, Keras 3 or tf_keras."""
         if cls is CalibrationCallback and is_tf_keras(model):
-            from tflite_ptq4.keras_side.tf_keras_calibration import TfKerasCalibrationCallback
+            from tflite_ptq4.keras_side.tf_keras_models.calibration_runs import (
+                TfKerasCalibrationCallback,
+            )
 
             cls = TfKerasCalibrationCallback
         return super().__new__(cls)

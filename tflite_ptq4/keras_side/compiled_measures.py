@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tflite_ptq4.keras_side.tf_keras_twin import is_tf_keras
+from tflite_ptq4.keras_side.tf_keras_models.twin import is_tf_keras
 
 
 def metric_variables(model: keras.Model) -> list:

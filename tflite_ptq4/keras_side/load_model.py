@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tflite_ptq4.errors import FileFormatError, ModelError
 from tflite_ptq4.input_shapes import Shape
-from tflite_ptq4.keras_side import tf_keras_files
+from tflite_ptq4.keras_side.tf_keras_models import files as tf_keras_files
 
 if TYPE_CHECKING:
     import keras
@@ -136,7 +136,7 @@ def _load_keras(path: Path) -> keras.Model:
     # Registers the layers and functions of our own simulated models.
     import tflite_ptq4.keras_side.fake_quantization
     import tflite_ptq4.keras_side.integer_layers
-    import tflite_ptq4.keras_side.tf_keras_layers  # noqa: F401
+    import tflite_ptq4.keras_side.tf_keras_models.layers  # noqa: F401
 
     return keras.saving.load_model(path, compile=False, safe_mode=True)
 

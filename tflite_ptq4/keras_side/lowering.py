@@ -21,7 +21,7 @@ from tflite_ptq4.keras_side.mixed_precision import (
     float32_copy,
 )
 from tflite_ptq4.keras_side.primitives import Primitive, expand
-from tflite_ptq4.keras_side.tf_keras_twin import Twin, is_tf_keras
+from tflite_ptq4.keras_side.tf_keras_models.twin import Twin, is_tf_keras
 from tflite_ptq4.keras_side.trace import Run, Trace, trace
 from tflite_ptq4.kernel_layout import along_outputs
 from tflite_ptq4.operator_rules import FUSED_ACTIVATIONS

@@ -14,7 +14,7 @@ from tensorflow_model_optimization.quantization.keras import (
 
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ConfigError
-from tflite_ptq4.keras_side.tf_keras_twin import Twin
+from tflite_ptq4.keras_side.tf_keras_models.twin import Twin
 from tflite_ptq4.pipeline import QuantizedModel, quantize_model, require_types
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 from tflite_ptq4.tfmot.annotations import rules_of

@@ -17,7 +17,7 @@ from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ModelError
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.keras_side.lowering import LoweredModel, lower
-from tflite_ptq4.keras_side.tf_keras_twin import Twin
+from tflite_ptq4.keras_side.tf_keras_models.twin import Twin
 from tflite_ptq4.layer_weights import LayerWeights, hold_bias
 from tflite_ptq4.pipeline import QuantizedModel
 from tflite_ptq4.plan import LayerPlan, QuantizationPlan, record_fields

@@ -10,8 +10,8 @@ from tf_keras import layers
 
 from tflite_ptq4.errors import ModelError
 from tflite_ptq4.keras_side.lowering import lower
-from tflite_ptq4.keras_side.tf_keras_layers import CARRIED_LAYERS
-from tflite_ptq4.keras_side.tf_keras_twin import Twin, is_tf_keras
+from tflite_ptq4.keras_side.tf_keras_models.layers import CARRIED_LAYERS
+from tflite_ptq4.keras_side.tf_keras_models.twin import Twin, is_tf_keras
 
 ARGUMENTS = {
     "Activation": ("hard_sigmoid",),

@@ -15,8 +15,8 @@ import two_kerases
 from tf_keras import layers
 
 from tflite_ptq4.errors import FileFormatError
-from tflite_ptq4.keras_side import tf_keras_files
 from tflite_ptq4.keras_side.load_model import bytes_on_disk, framework_of, load_model
+from tflite_ptq4.keras_side.tf_keras_models import files as tf_keras_files
 
 NAMES = ("model.h5", "model.keras", "saved_model")
 

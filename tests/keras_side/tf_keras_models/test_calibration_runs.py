@@ -10,7 +10,7 @@ import two_kerases
 from tflite_ptq4 import CalibrationCallback, CalibrationStatistics, calibrate
 from tflite_ptq4.errors import ModelError, StatisticsError
 from tflite_ptq4.keras_side.lowering import lower
-from tflite_ptq4.keras_side.tf_keras_calibration import TfKerasCalibrationCallback
+from tflite_ptq4.keras_side.tf_keras_models.calibration_runs import TfKerasCalibrationCallback
 
 BATCH = 5  # 12 images: the last batch is smaller
 

@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from tflite_ptq4.errors import ModelError
-from tflite_ptq4.keras_side.tf_keras_layers import (
+from tflite_ptq4.keras_side.tf_keras_models.layers import (
     CARRIED_FUNCTIONS,
     as_it_is,
     carried_kind,
