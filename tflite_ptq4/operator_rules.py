@@ -2,7 +2,7 @@
 
 A *kind* is the name that this package gives to one operator of the lowered graph, whatever Keras
 class it came from. Adding a kind is one row in `RULES`, one way to lower it in
-`keras_side/primitives.py`, and one row in the converter's table of integer kernels.
+`keras_side/primitives/`, and one row in the converter's table of integer kernels.
 """
 
 from __future__ import annotations

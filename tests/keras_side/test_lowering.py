@@ -15,7 +15,7 @@ from tflite_ptq4.errors import ModelError
 from tflite_ptq4.graph import Node, last_uses
 from tflite_ptq4.keras_side.execution import run_graph, run_primitives
 from tflite_ptq4.keras_side.lowering import LoweredModel, lower, require_quantizable
-from tflite_ptq4.keras_side.moving_primitives import AUGMENTING_LAYERS
+from tflite_ptq4.keras_side.primitives.moving import AUGMENTING_LAYERS
 
 
 def outputs_of(lowered: LoweredModel, images: list[np.ndarray]) -> list:

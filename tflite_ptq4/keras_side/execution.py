@@ -9,7 +9,7 @@ from keras import ops
 
 from tflite_ptq4.graph import Node, last_uses
 from tflite_ptq4.keras_side.lowering import LoweredModel
-from tflite_ptq4.keras_side.primitives import Primitive
+from tflite_ptq4.keras_side.primitives.primitive import Primitive
 from tflite_ptq4.keras_side.trace import Run
 
 

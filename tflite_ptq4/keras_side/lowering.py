@@ -20,7 +20,7 @@ from tflite_ptq4.keras_side.mixed_precision import (
     copy_weights,
     float32_copy,
 )
-from tflite_ptq4.keras_side.primitives import Primitive, expand
+from tflite_ptq4.keras_side.primitives.primitive import Primitive, expand
 from tflite_ptq4.keras_side.tf_keras_models.twin import Twin, is_tf_keras
 from tflite_ptq4.keras_side.trace import Run, Trace, trace
 from tflite_ptq4.kernel_layout import along_outputs

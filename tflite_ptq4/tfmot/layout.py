@@ -15,7 +15,7 @@ from tflite_ptq4.errors import ModelError
 from tflite_ptq4.graph import Node
 from tflite_ptq4.keras_side.fake_quantization import rounds_after
 from tflite_ptq4.keras_side.layer_of_node import keras_layer, kernel_of_layer
-from tflite_ptq4.keras_side.primitives import Primitive, expand
+from tflite_ptq4.keras_side.primitives.primitive import Primitive, expand
 from tflite_ptq4.keras_side.tf_keras_models.layers import carried_kind
 from tflite_ptq4.keras_side.tf_keras_models.twin import Twin
 from tflite_ptq4.keras_side.trace import Call

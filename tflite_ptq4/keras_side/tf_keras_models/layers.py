@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_ptq4.errors import ModelError
-from tflite_ptq4.keras_side.moving_primitives import AUGMENTING_LAYERS
-from tflite_ptq4.keras_side.primitives import operation_types
+from tflite_ptq4.keras_side.primitives.moving import AUGMENTING_LAYERS
+from tflite_ptq4.keras_side.primitives.primitive import operation_types
 
 if TYPE_CHECKING:
     import tf_keras

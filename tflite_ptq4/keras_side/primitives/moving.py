@@ -7,7 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 from keras import layers
 
-from tflite_ptq4.keras_side.primitives import (
+from tflite_ptq4.keras_side.primitives.primitive import (
     CHANNELS_FIRST_REASON,
     Expansion,
     Primitive,

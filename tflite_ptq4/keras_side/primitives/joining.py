@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from keras import layers, ops
 
-from tflite_ptq4.keras_side.primitives import (
+from tflite_ptq4.keras_side.primitives.primitive import (
     Primitive,
     expands,
     in_float,

@@ -9,7 +9,7 @@ import keras
 from keras import layers, ops
 
 from tflite_ptq4.keras_side.cloning import clone_operation
-from tflite_ptq4.keras_side.primitives import (
+from tflite_ptq4.keras_side.primitives.primitive import (
     Primitive,
     expands,
     in_float,

@@ -7,8 +7,8 @@ import numpy as np
 from keras import layers, ops
 from keras.src.applications.convnext import LayerScale  # of ConvNeXt; Keras does not export it
 
-from tflite_ptq4.keras_side.activation_primitives import with_activation
-from tflite_ptq4.keras_side.primitives import (
+from tflite_ptq4.keras_side.primitives.activation import with_activation
+from tflite_ptq4.keras_side.primitives.primitive import (
     CHANNELS_FIRST_REASON,
     Primitive,
     expands,

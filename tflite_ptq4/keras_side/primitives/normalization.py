@@ -18,7 +18,7 @@ from math import inf, sqrt
 import numpy as np
 from keras import layers, ops
 
-from tflite_ptq4.keras_side.primitives import Primitive, expands, in_float, step
+from tflite_ptq4.keras_side.primitives.primitive import Primitive, expands, in_float, step
 from tflite_ptq4.keras_side.trace import Call
 
 # The position of the largest deviation keeps 4 of the 256 levels that 1 / deviation has, so that

@@ -2,7 +2,7 @@
 
 A layer with `activation=` is two primitives, a SeparableConv2D three. Running the primitives of a
 layer one after the other repeats the arithmetic of the layer itself. The expansions of the single
-layer types register themselves: see the modules `*_primitives`.
+layer types register themselves: see the modules beside this one.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def expand(call: Call) -> list[Primitive]:
 @cache
 def _register_all() -> None:
     for module in _REGISTERING_MODULES:
-        import_module(f"tflite_ptq4.keras_side.{module}_primitives")
+        import_module(f"tflite_ptq4.keras_side.primitives.{module}")
 
 
 def expands(*types: type) -> Callable[[Expansion], Expansion]:
