@@ -12,9 +12,9 @@ import keras
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ConfigError
 from tflite_ptq4.keras_side.array_calibration import observe_images
-from tflite_ptq4.keras_side.calibration import CalibrationCallback
 from tflite_ptq4.keras_side.compiled_measures import output_function
 from tflite_ptq4.keras_side.labelled_batches import batches_of, images_in_memory
+from tflite_ptq4.keras_side.model_observer import ModelObserver
 from tflite_ptq4.keras_side.random_streams import unchanged_random_streams
 from tflite_ptq4.output_measures import measure_outputs
 from tflite_ptq4.pipeline import quantize_model
@@ -93,7 +93,7 @@ class PostTrainingQuantizationMonitor(keras.callbacks.Callback):
         batches_of(self._labelled, batch_size)  # refuses what it cannot read
         self._every, self._epochs = int(every), epochs
         self._log_dir = log_dir
-        self._calibration: CalibrationCallback | None = None
+        self._observer: ModelObserver | None = None
         self._values: dict[str, float] = {}
 
     def _implements_no_batch_hooks(self) -> bool:
@@ -108,8 +108,8 @@ class PostTrainingQuantizationMonitor(keras.callbacks.Callback):
         """Refuse a model that cannot be quantized, before it is trained."""
         model = self.model
         with unchanged_random_streams(model):
-            self._calibration = CalibrationCallback(model)
-            self._calibration.lowered.trace.unpack(self._images)
+            self._observer = ModelObserver(model)
+            self._observer.lowered.trace.unpack(self._images)
         self._float_outputs = output_function(model)
         self._values = {}
 
@@ -125,7 +125,7 @@ class PostTrainingQuantizationMonitor(keras.callbacks.Callback):
 
     def on_train_end(self, logs: object = None) -> None:
         """Let go of what was made for this training."""
-        self._calibration = self._float_outputs = None
+        self._observer = self._float_outputs = None
 
     def _is_due(self, epoch: int) -> bool:
         if not self._values or self.model.stop_training or epoch + 1 == self.params.get("epochs"):
@@ -133,11 +133,11 @@ class PostTrainingQuantizationMonitor(keras.callbacks.Callback):
         return (epoch + 1) % self._every == 0 if self._epochs is None else epoch in self._epochs
 
     def _measured(self, epoch: int) -> dict[str, float]:
-        calibration = self._calibration
-        calibration.follow_weights()
-        calibration.reset()
-        observe_images(calibration, self._images)
-        statistics = calibration.statistics
+        observer = self._observer
+        observer.follow_weights()
+        observer.reset()
+        observe_images(observer, self._images)
+        statistics = observer.statistics
         quantized = quantize_model(self.model, statistics, self.config, images=self._images)
         if self._log_dir is not None:
             write_summaries(quantized, statistics, self._log_dir, step=epoch)

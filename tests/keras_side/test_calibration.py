@@ -241,7 +241,7 @@ def test_memory_does_not_grow_with_the_images(model: keras.Model, images: np.nda
     calibration = CalibrationCallback(model)
 
     def held() -> int:
-        accumulator = calibration._accumulator
+        accumulator = calibration._observer._accumulator
         tensors = [accumulator._count, accumulator._images, accumulator._sums]
         tensors += [accumulator._minimum, accumulator._maximum, *accumulator._histograms.values()]
         own = [value for value in vars(accumulator).values() if isinstance(value, tf.Variable)]

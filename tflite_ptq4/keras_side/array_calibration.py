@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_ptq4.keras_side import image_batches
-from tflite_ptq4.keras_side.calibration import CalibrationCallback
+from tflite_ptq4.keras_side.model_observer import ModelObserver
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 
 # Of the largest tensor of a batch. Each batch adds to every bin of every channel, so few are best.
@@ -41,22 +41,22 @@ def calibrate(
         DataError: there is no image, or the images do not fit the model's inputs.
         StatisticsError: an image or an activation holds NaN or Inf.
     """
-    callback = CalibrationCallback(model)
-    observe_images(callback, images, batch_size=batch_size, progress=progress)
-    return callback.statistics
+    observer = ModelObserver(model)
+    observe_images(observer, images, batch_size=batch_size, progress=progress)
+    return observer.statistics
 
 
 def observe_images(
-    callback: CalibrationCallback,
+    observer: ModelObserver,
     images: object,
     *,
     batch_size: int | None = None,
     progress: Callable | None = None,
 ) -> None:
-    """Let a callback observe arrays of images, without a run of Keras.
+    """Let a model be observed on arrays of images.
 
     Args:
-        callback: gathers the statistics.
+        observer: gathers the statistics.
         images: as for `calibrate`.
         batch_size: as for `calibrate`.
         progress: as for `calibrate`.
@@ -65,20 +65,20 @@ def observe_images(
         DataError: as `calibrate`.
         StatisticsError: as `calibrate`.
     """
-    arrays = callback.lowered.trace.unpack(images)
+    arrays = observer.lowered.trace.unpack(images)
     if batch_size is None:
-        shapes = callback.lowered.graph.shapes.values()
+        shapes = observer.lowered.graph.shapes.values()
         sizes = [*(array.shape for array in arrays), *shapes]
         batch_size = image_batches.batch_size(sizes, len(arrays[0]), BATCH_ELEMENTS)
     # Traced once for batches of any number, as the last one may be smaller.
     specs = [tf.TensorSpec((None, *array.shape[1:]), tf.float32) for array in arrays]
-    observe = callback.observe.get_concrete_function(*specs)
+    observe = observer.observe.get_concrete_function(*specs)
     starts = list(range(0, len(arrays[0]), batch_size))
     with _graphs_as_traced():
         for batch, start in enumerate(progress(starts) if progress else starts):
             parts = [np.asarray(array[start : start + batch_size], np.float32) for array in arrays]
             observe(*map(tf.constant, parts))
-            callback.raise_if_not_finite(batch)
+            observer.raise_if_not_finite(batch)
 
 
 @contextmanager

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 import keras
 import tensorflow as tf
 
 from tflite_ptq4.errors import StatisticsError
 from tflite_ptq4.keras_side.epoch_images import EpochImages, KeptBatches
-from tflite_ptq4.keras_side.execution import run_primitives
-from tflite_ptq4.keras_side.lowering import LoweredModel, lower, require_quantizable
 from tflite_ptq4.keras_side.mixed_precision import no_autocast
-from tflite_ptq4.keras_side.observation import TensorAccumulator
-from tflite_ptq4.keras_side.replicas import require_replicas_on_one_machine
+from tflite_ptq4.keras_side.model_observer import ModelObserver
 from tflite_ptq4.keras_side.stand_in import StandIn
 from tflite_ptq4.keras_side.tf_keras_models.twin import is_tf_keras
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
@@ -55,27 +53,13 @@ class CalibrationCallback(keras.callbacks.Callback):
 
     def __new__(cls, model: keras.Model, **options: object) -> CalibrationCallback:
         """Make the callback that the model's framework takes, Keras 3 or tf_keras."""
-        if cls is CalibrationCallback and is_tf_keras(model):
-            from tflite_ptq4.keras_side.tf_keras_models.calibration_runs import (
-                TfKerasCalibrationCallback,
-            )
-
-            cls = TfKerasCalibrationCallback
-        return super().__new__(cls)
+        return super().__new__(_of_tf_keras(cls) if is_tf_keras(model) else cls)
 
     def __init__(self, model: keras.Model, *, kept_bytes: int = KEPT_BYTES) -> None:
         super().__init__()
-        self.lowered: LoweredModel = lower(model)
-        graph = self.lowered.graph
-        require_quantizable(graph, model.name)
-        require_replicas_on_one_machine(model)
+        self._observer = ModelObserver(model)
         self._target = model
-        self._follow = self.lowered.follow
-        self._is_lowered = self.lowered.model is model
-        self._fingerprint = graph.fingerprint
-        self._tapped = observed_tensors(self.lowered)
-        shapes = {name: graph.shapes[name] for name in self._tapped}
-        self._accumulator = TensorAccumulator(shapes, graph.nonnegative)
+        self._is_lowered = self._observer.lowered.model is model
         # For each function of Keras, the model's own and the one that observes, made of it.
         self._observing: dict[str, tuple[Callable, Callable]] = {}
         self._stand_in = StandIn(model)
@@ -90,57 +74,20 @@ class CalibrationCallback(keras.callbacks.Callback):
             StatisticsError: no batch has been seen, or one of `fit` gives NaN or Inf.
         """
         self._observe_epoch()
-        return CalibrationStatistics(
-            tensors=self._accumulator.result(),
-            images=self._accumulator.images,
-            fingerprint=self._fingerprint,
-        )
+        return self._observer.statistics
 
-    @tf.function(reduce_retracing=True, autograph=False)
     def observe(self, *inputs: tf.Tensor) -> None:
         """Add one batch given directly, without a run of Keras.
 
         Args:
             inputs: one tensor [batch, ...] for each input of the model.
         """
-        self._forward(inputs)
+        self._observer.observe(*inputs)
 
     def reset(self) -> None:
         """Forget what was gathered."""
         self._epoch.forget()
-        self._accumulator.reset()
-
-    def follow_weights(self) -> None:
-        """Start anew if the weights are no longer those of the statistics."""
-        self._follow()
-        lowered = lower(self.lowered.model)
-        fingerprint = lowered.graph.fingerprint
-        if fingerprint != self._fingerprint:
-            self.lowered, self._fingerprint = lowered, fingerprint
-            self._accumulator.reset()
-
-    def raise_if_not_finite(self, batch: int) -> None:
-        """Refuse NaN and Inf.
-
-        Args:
-            batch: the position of the last batch, for the message.
-
-        Raises:
-            StatisticsError: a tensor has held NaN or Inf.
-        """
-        name = self._accumulator.first_not_finite()
-        if name is None:
-            return
-        self._stand_in.stop()
-        where = (
-            f"the images hold NaN or Inf (model input {name!r})"
-            if name in self.lowered.graph.inputs
-            else f"the output of layer {name!r} holds NaN or Inf"
-        )
-        raise StatisticsError(
-            f"Every activation must be finite. Received: in batch {batch} (counted from 0), "
-            f"{where}. Check the images' preparation and the model's weights."
-        )
+        self._observer.reset()
 
     # Keras calls these. For each batch a function that observes stands in for the model's compiled
     # one.
@@ -211,11 +158,11 @@ class CalibrationCallback(keras.callbacks.Callback):
         self._require_own_model()
         if not self._repeats_epoch:
             self._observe_epoch()
-            self.follow_weights()
+            self._observer.follow_weights()
 
     def _end_batch(self, batch: int) -> None:
         self._stand_in.stop()
-        self.raise_if_not_finite(batch)
+        self._observer.raise_if_not_finite(batch)
 
     def _require_own_model(self) -> None:
         if self.model is not self._target:
@@ -233,8 +180,8 @@ class CalibrationCallback(keras.callbacks.Callback):
             return
         in_fit, self._repeats_epoch = self._in_fit, True
         try:
-            self.follow_weights()
-            self._accumulator.reset()
+            self._observer.follow_weights()
+            self._observer.reset()
             self._repeat(batches)
         finally:
             self._in_fit, self._repeats_epoch = in_fit, False
@@ -293,25 +240,21 @@ class CalibrationCallback(keras.callbacks.Callback):
         functional = getattr(self._target, "_functional", None) or self._target
         return functional._standardize_inputs(inputs)
 
-    def _forward(self, inputs) -> object:
-        traced = self.lowered.trace
-        named = dict(zip(traced.inputs, inputs, strict=True))
-        values = run_primitives(self.lowered.primitives, named)
-        # What a layer in float gives may be integers or of half precision.
-        self._accumulator.update(
-            {name: tf.cast(values[self.lowered.taps[name]], tf.float32) for name in self._tapped}
-        )
-        return traced.pack([values[name] for name in traced.outputs])
+    def _forward(self, inputs: Sequence[tf.Tensor]) -> object:
+        return self._observer.forward(inputs)
+
+
+@cache
+def _of_tf_keras(kind: type[CalibrationCallback]) -> type[CalibrationCallback]:
+    """The class of such callbacks that tf_keras takes."""
+    import tf_keras
+
+    from tflite_ptq4.keras_side.tf_keras_models.calibration_runs import TfKerasRuns
+
+    if issubclass(kind, TfKerasRuns):
+        return kind
+    return type(kind.__name__, (TfKerasRuns, kind, tf_keras.callbacks.Callback), {})
 
 
 def _nothing_of(tensor: tf.Tensor) -> tf.Tensor:
     return tensor[:0] if len(tensor.shape) else tensor
-
-
-def observed_tensors(lowered: LoweredModel) -> tuple[str, ...]:
-    """The tensors whose statistics are gathered: inputs, and what operators write in channels."""
-    graph = lowered.graph
-    computed = (
-        tensor for node in graph.nodes for tensor in node.outputs if len(graph.shapes[tensor]) > 1
-    )
-    return (*graph.inputs, *computed)

@@ -10,7 +10,7 @@ import two_kerases
 from tflite_ptq4 import CalibrationCallback, CalibrationStatistics, calibrate
 from tflite_ptq4.errors import ModelError, StatisticsError
 from tflite_ptq4.keras_side.lowering import lower
-from tflite_ptq4.keras_side.tf_keras_models.calibration_runs import TfKerasCalibrationCallback
+from tflite_ptq4.keras_side.tf_keras_models.calibration_runs import TfKerasRuns
 
 BATCH = 5  # 12 images: the last batch is smaller
 
@@ -42,7 +42,8 @@ def test_predict_gives_the_statistics_of_keras_3_and_its_own_outputs(network) ->
     model = network(tf_keras)
     images = two_kerases.images_of(model)
     callback = CalibrationCallback(model)
-    assert isinstance(callback, TfKerasCalibrationCallback)
+    assert isinstance(callback, TfKerasRuns)
+    assert isinstance(callback, CalibrationCallback)
     before = model.predict(images, batch_size=BATCH, verbose=0)
     outputs = model.predict(images, batch_size=BATCH, callbacks=[callback], verbose=0)
     tf.nest.map_structure(np.testing.assert_array_equal, outputs, before)
@@ -122,6 +123,23 @@ def test_a_batch_with_nan_is_refused_and_the_model_runs_on() -> None:
         model.predict(broken, batch_size=BATCH, callbacks=[callback], verbose=0)
     assert np.isfinite(model.predict(images, batch_size=BATCH, verbose=0)).all()
     assert not {"call", "make_test_function"} & set(vars(model))
+
+
+def test_a_class_derived_from_the_callback_runs_in_tf_keras_too() -> None:
+    class Counting(CalibrationCallback):
+        batches = 0
+
+        def on_predict_batch_end(self, batch: int, logs: object = None) -> None:
+            super().on_predict_batch_end(batch, logs)
+            self.batches += 1
+
+    model = two_kerases.sequential(tf_keras)
+    images = two_kerases.images_of(model)
+    callback = Counting(model)
+    model.predict(images, batch_size=BATCH, callbacks=[callback], verbose=0)
+    assert callback.batches == 3
+    assert_same(callback.statistics, expected_of(two_kerases.sequential, images))
+    assert type(type(callback)(model)) is type(callback)
 
 
 def test_another_model_is_refused() -> None:

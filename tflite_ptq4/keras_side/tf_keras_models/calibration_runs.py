@@ -8,16 +8,12 @@ import tensorflow as tf
 import tf_keras
 
 from tflite_ptq4.errors import ModelError
-from tflite_ptq4.keras_side.calibration import CalibrationCallback
 
 
-class TfKerasCalibrationCallback(CalibrationCallback, tf_keras.callbacks.Callback):
-    """A `CalibrationCallback` that tf_keras takes; `CalibrationCallback(model)` makes it.
+class TfKerasRuns:
+    """Comes before `CalibrationCallback` among the bases of the callback that tf_keras takes.
 
     The model computes its own outputs, and its Keras 3 twin the statistics.
-
-    Args:
-        model: a built functional or Sequential model of tf_keras.
     """
 
     # What tf_keras asks of a callback, whose own `__init__` would replace the property `model`.
@@ -74,8 +70,10 @@ class TfKerasCalibrationCallback(CalibrationCallback, tf_keras.callbacks.Callbac
 
     def _repeat(self, batches: Sequence) -> None:
         for position, inputs in enumerate(batches):
-            self.observe(*self._inputs_in_order(tf.nest.map_structure(tf.constant, inputs)))
-            self.raise_if_not_finite(position)
+            self._observer.observe(
+                *self._inputs_in_order(tf.nest.map_structure(tf.constant, inputs))
+            )
+            self._observer.raise_if_not_finite(position)
 
     # The autograph of tf_keras would otherwise convert this package's code.
     @tf.autograph.experimental.do_not_convert
