@@ -16,6 +16,7 @@ from tflite_ptq4.converters.schema import (
     MulOptionsT,
     OperatorT,
 )
+from tflite_ptq4.float_file import FloatFile
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.operator_rules import OutputScale
@@ -30,25 +31,14 @@ class ExportSource:
     """All that a target is written from.
 
     Attributes:
-        float_data: the float .tflite file, its operators not connected with one another.
-        read_keys: for each tensor that an operator reads, or the user feeds, its key among the
-            inputs of the float file's signature.
-        written_keys: for each tensor that an operator writes its key among the outputs.
-        input_names: the names of the inputs in the exported file.
-        output_names: the names of the outputs in the exported file.
-        stand_ins: for each layer whose kernel is not in the float file the number in its place.
+        float_file: the float network, its operators not connected with one another.
         graph: the lowered model.
         plan: bits and scale of every tensor.
         weights: of every quantized layer.
         package_version: of this package.
     """
 
-    float_data: bytes
-    read_keys: Mapping[str, str]
-    written_keys: Mapping[str, str]
-    input_names: tuple[str, ...]
-    output_names: tuple[str, ...]
-    stand_ins: Mapping[str, float]
+    float_file: FloatFile
     graph: LayerGraph
     plan: QuantizationPlan
     weights: Mapping[str, LayerWeights]
@@ -65,20 +55,21 @@ class FloatFileReader:
     """
 
     def __init__(self, source: ExportSource) -> None:
-        self.editor = GraphEditor(parse(source.float_data))
+        file = source.float_file
+        self.editor = GraphEditor(parse(file.data))
         self.source = source
         signature = self.editor.model.signatureDefs[0]
         read = {entry.name.decode(): int(entry.tensorIndex) for entry in signature.inputs}
         written = {entry.name.decode(): int(entry.tensorIndex) for entry in signature.outputs}
         # Of an operator that does nothing, the converter leaves only the tensor that it reads.
-        reads = {read[key]: name for name, key in source.read_keys.items() if key in read}
+        reads = {read[key]: name for name, key in file.read_keys.items() if key in read}
         self.index: dict[str, int] = {
-            name: read[source.read_keys[name]] for name in source.graph.inputs
+            name: read[file.read_keys[name]] for name in source.graph.inputs
         }
         self._node_of: dict[int, Node] = {}
         for node in source.graph.nodes:
             for name in node.outputs:
-                index = written[source.written_keys[name]]
+                index = written[file.written_keys[name]]
                 if index in reads and node.rule.output_scale in _COMPUTED:
                     index = self._append_copy(index, name)
                 if index in reads:

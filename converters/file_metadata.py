@@ -47,18 +47,18 @@ def add_metadata(model: ModelT, source: ExportSource, settings: Mapping[str, str
         source: what it was written from.
         settings: target, io and layout that were asked for.
     """
-    plan = source.plan
+    plan, file = source.plan, source.float_file
     facts = {
         "tflite_ptq4": source.package_version,
         "method": describe(plan.config),
         **settings,
-        "inputs": _interface(source.input_names, source.graph.inputs, source),
-        "outputs": _interface(source.output_names, source.graph.outputs, source),
+        "inputs": _interface(file.input_names, source.graph.inputs, source),
+        "outputs": _interface(file.output_names, source.graph.outputs, source),
         "config": plan.config.to_dict(),
     }
     model.description = f"tflite-ptq4 {source.package_version}: {describe(plan.config)}".encode()
     text = json.dumps(facts, separators=(",", ":"), allow_nan=False).encode()
-    runtime = ".".join(map(str, _oldest_runtime(model, source.float_data))).encode()
+    runtime = ".".join(map(str, _oldest_runtime(model, file.data))).encode()
     model.metadata, model.metadataBuffer = [], None
     for name, data in (
         (METADATA_NAME.encode(), text),

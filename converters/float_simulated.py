@@ -90,10 +90,10 @@ class _FloatWriter:
             {
                 shown: index[name]
                 for shown, name in zip(
-                    self.source.input_names, self.source.graph.inputs, strict=True
+                    self.source.float_file.input_names, self.source.graph.inputs, strict=True
                 )
             },
-            list(zip(self.source.output_names, outputs, strict=True)),
+            list(zip(self.source.float_file.output_names, outputs, strict=True)),
         )
         return self.editor.finish()
 
@@ -111,7 +111,7 @@ class _FloatWriter:
             return  # an operator that the converter put beside the weighted one
         weights = self.source.weights[node.name]
         found = self.editor.constant(int(operator.inputs[input_places(builtin)[1]]))
-        require_own_weights(node, builtin, found, self.source.stand_ins.get(node.name))
+        require_own_weights(node, builtin, found, self.source.float_file.stand_ins.get(node.name))
         values = weights_for_operator(node, weights.dequantized(node), builtin, found.shape)
         kernel = self.editor.add_constant(f"{node.name}/kernel", values)
         stored_bias = weights.stored_bias(self.source.plan.tensors.get(node.inputs[0]))

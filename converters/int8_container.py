@@ -128,8 +128,8 @@ class Int8Writer:
                 self._write_float(operator)
         outputs = [self._write_output(name, io) for name in self.source.graph.outputs]
         self.editor.set_interface(
-            dict(zip(self.source.input_names, inputs, strict=True)),
-            list(zip(self.source.output_names, outputs, strict=True)),
+            dict(zip(self.source.float_file.input_names, inputs, strict=True)),
+            list(zip(self.source.float_file.output_names, outputs, strict=True)),
         )
         return self.editor.finish()
 
@@ -245,7 +245,7 @@ class Int8Writer:
         weights = self.source.weights[node.name]
         image, kernel_place, _ = input_places(builtin)
         found = self.editor.constant(int(operator.inputs[kernel_place]))
-        require_own_weights(node, builtin, found, self.source.stand_ins.get(node.name))
+        require_own_weights(node, builtin, found, self.source.float_file.stand_ins.get(node.name))
         integers = weights_for_operator(node, weights.integers, builtin, found.shape)
         kernel = self._add_kernel(node, integers, weights, builtin)
         bias = self._add_bias(node, weights, self._tensors.stored(int(operator.inputs[image])))

@@ -15,6 +15,7 @@ from tflite_ptq4 import __version__
 from tflite_ptq4.atomic_write import write_bytes
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ConfigError, StatisticsError
+from tflite_ptq4.float_file import FloatFile
 from tflite_ptq4.image_count import images_for
 from tflite_ptq4.input_arrays import finite_arrays
 from tflite_ptq4.input_shapes import InputShapes, fixed_input_shapes
@@ -30,7 +31,6 @@ from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 if TYPE_CHECKING:
     import keras
 
-    from tflite_ptq4.keras_side.float_tflite import FloatFile
     from tflite_ptq4.keras_side.lowering import LoweredModel
 
 
@@ -91,14 +91,8 @@ class QuantizedModel:
         """
         from tflite_ptq4.converters import ExportSource, export
 
-        file = self._float_file(input_shapes)
         source = ExportSource(
-            float_data=file.data,
-            read_keys=file.read_keys,
-            written_keys=file.written_keys,
-            input_names=file.input_names,
-            output_names=file.output_names,
-            stand_ins=file.stand_ins,
+            float_file=self._float_file(input_shapes),
             graph=self.lowered.graph,
             plan=self.plan,
             weights=self.weights,

@@ -15,6 +15,7 @@ import wider_networks  # noqa: F401 - it registers its networks
 
 from tflite_ptq4 import CalibrationCallback, QuantizationConfig, converters, quantize_model
 from tflite_ptq4.converters import ExportSource
+from tflite_ptq4.float_file import FloatFile
 from tflite_ptq4.keras_side import float_tflite
 from tflite_ptq4.pipeline import QuantizedModel
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
@@ -127,7 +128,7 @@ def _calibrated(network: str) -> tuple[keras.Model, list[np.ndarray], Calibratio
     return model, images, calibrate(model, images)
 
 
-_float_files: dict[str, float_tflite.FloatFile] = {}
+_float_files: dict[str, FloatFile] = {}
 _convert = float_tflite.to_float_tflite
 
 

@@ -15,41 +15,19 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tflite_ptq4.errors import ModelError
+from tflite_ptq4.float_file import FloatFile
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.keras_side.execution import run_node
 from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.keras_side.tensor_specs import tensor_specs
 
 LARGE_KERNEL = 1 << 14  # weights; smaller kernels are converted as they are
-
-
-@dataclass(frozen=True, eq=False)
-class FloatFile:
-    """A float .tflite of unconnected operators, and the way around in it.
-
-    Attributes:
-        data: the flatbuffer.
-        read_keys: for each tensor that an operator reads, or the user feeds, its key among the
-            inputs of the file's signature.
-        written_keys: for each tensor that an operator writes its key among the outputs.
-        input_names: for each input of the graph the name that the user knows it by.
-        output_names: the same for each output, in the order of the graph's outputs.
-        stand_ins: for each layer whose kernel is not in the file the number that fills its place.
-    """
-
-    data: bytes
-    read_keys: Mapping[str, str]
-    written_keys: Mapping[str, str]
-    input_names: tuple[str, ...]
-    output_names: tuple[str, ...]
-    stand_ins: Mapping[str, float]
 
 
 def to_float_tflite(
