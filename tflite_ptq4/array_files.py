@@ -59,7 +59,7 @@ def read_arrays(
     except _NUMPY_READ_ERRORS as error:
         raise DataError(
             f"{str(path)!r} must be an .npy or .npz file of plain number arrays, or a folder of "
-            f"pictures, but cannot be read ({error})."
+            f"pictures, but cannot be read ({error}). Save the arrays with numpy.savez."
         ) from error
 
 

@@ -34,7 +34,8 @@ def top_k(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
         raise DataError(
             "Accuracy needs outputs [N, classes] and N labels, N above zero. "
-            f"Received: shapes {logits.shape} and {labels.shape}."
+            f"Received: shapes {logits.shape} and {labels.shape}. Give each image one label, or "
+            "none at all."
         )
     classes = logits.shape[1]
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
@@ -117,13 +118,15 @@ def evaluate_models(
         if broken.size:
             raise ModelError(
                 f"{model.name!r} must answer with finite numbers, but its output is NaN or "
-                f"infinite for {images.names[broken[0]]!r} ({broken.size} of {len(images)} images)."
+                f"infinite for {images.names[broken[0]]!r} ({broken.size} of {len(images)} "
+                "images). Check how the images are prepared, and the model's weights."
             )
         reference = outputs if reference is None else reference
         if outputs.shape != reference.shape:
             raise DataError(
                 f"Models that are compared must answer in one shape: {models[0].name!r} gives "
-                f"{reference.shape[1:]} per image, {model.name!r} gives {outputs.shape[1:]}."
+                f"{reference.shape[1:]} per image, {model.name!r} gives {outputs.shape[1:]}. "
+                "Choose models of the same task."
             )
         labels = images.labels
         rows.append(

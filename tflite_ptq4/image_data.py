@@ -55,9 +55,14 @@ def evenly_spread(total: int, samples: int | None) -> np.ndarray:
     """Return the indices `floor(i * total / samples)`, i = 0..samples-1: int64 [min(...)].
 
     Fewer than `samples` items, or None for `samples`, gives all of them.
+
+    Raises:
+        DataError: `samples` is below 1.
     """
     if samples is not None and samples < 1:
-        raise DataError(f"`samples` must be at least 1. Received: {samples}.")
+        raise DataError(
+            f"`samples` must be at least 1. Received: {samples}. Leave it out to take all."
+        )
     if samples is None or samples >= total:
         return np.arange(total)
     return np.arange(samples) * total // samples
@@ -98,13 +103,26 @@ def load_images(
     shape = tuple(input_shape) if input_shape is not None else (None, None, None)
     if len(shape) != 3:
         raise DataError(
-            f"The network must take images [height, width, channels], but takes {shape}."
+            f"The network must take images [height, width, channels], but takes {shape}. Give "
+            "such a network its arrays in Python."
         )
     if path.is_dir():
         return _load_folder(path, samples, preparation, shape)
-    if not path.exists():
-        raise DataError(f"Images must exist: there is no file or folder {str(path)!r}.")
+    require_images(path)
     return _load_arrays(path, samples, preparation, shape)
+
+
+def require_images(path: Path) -> None:
+    """Refuse a file or folder of images that does not exist.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not path.exists():
+        raise DataError(
+            f"Images must exist: there is no file or folder {str(path)!r}. Name an .npz or .npy "
+            "file, or a folder of pictures."
+        )
 
 
 def load_inputs(
@@ -166,6 +184,7 @@ def _load_folder(
     labels = folder_labels(folder, names)
     taken = tuple(names[i] for i in chosen)
     channels = 1 if input_shape[-1] == 1 else 3
+    # What all pictures would be refused for is said now, not when the first is used.
     first = preparation.read_picture(folder / taken[0], channels)
     _check_shape(first.shape, input_shape, str(folder / taken[0]))
     preparation.normalise(first)
@@ -182,17 +201,22 @@ def _load_arrays(
 ) -> ImageSet:
     pixels, labels = _read_images(path)
     if pixels.dtype.kind not in "uif":
-        raise DataError(f"Images in {str(path)!r} must be numbers. Received: {pixels.dtype}.")
+        raise DataError(
+            f"Images in {str(path)!r} must be numbers. Received: {pixels.dtype}. Save them as "
+            "uint8 or float32."
+        )
     if pixels.ndim == 3 and input_shape[-1] == 1:
         pixels = pixels[..., np.newaxis]
     if pixels.ndim != 4:
         raise DataError(
             f"Images in {str(path)!r} must be an array [N, height, width, channels]. "
-            f"Received: shape {pixels.shape}."
+            f"Received: shape {pixels.shape}. Reshape them before they are saved."
         )
     total = len(pixels)
     if total == 0:
-        raise DataError(f"{str(path)!r} must hold at least one image, but holds none.")
+        raise DataError(
+            f"{str(path)!r} must hold at least one image, but holds none. Name another file."
+        )
     labels = None if labels is None else _checked_labels(labels, total, path)
     chosen = evenly_spread(total, samples)
     pixels = pixels[chosen]
@@ -204,7 +228,7 @@ def _load_arrays(
     if broken.size:
         raise DataError(
             f"Images must be finite: image {chosen[broken[0]]} of {str(path)!r} holds NaN or "
-            f"infinity ({broken.size} of {len(images)} images do)."
+            f"infinity ({broken.size} of {len(images)} images do). Leave them out."
         )
     names = tuple(f"x[{i}]" for i in chosen)
     return ImageSet((images,), None if labels is None else labels[chosen], names)
@@ -217,7 +241,8 @@ def _read_images(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         if ONLY_ARRAY not in names:
             raise DataError(
                 f"{str(path)!r} must hold the images under the key `{ONLY_ARRAY}` (and labels "
-                f"under `{LABELS}`). It holds: {', '.join(names) or 'nothing'}."
+                f"under `{LABELS}`). It holds: {', '.join(names) or 'nothing'}. Save it with "
+                f"numpy.savez(path, {ONLY_ARRAY}=images)."
             )
         return [name for name in (ONLY_ARRAY, LABELS) if name in names]
 
@@ -231,7 +256,7 @@ def _checked_labels(labels: np.ndarray, total: int, path: Path) -> np.ndarray:
     if labels.shape != (total,) or labels.dtype.kind not in "ui":
         raise DataError(
             f"Labels `y` in {str(path)!r} must be {total} whole numbers, one per image. "
-            f"Received: {labels.dtype} of shape {labels.shape}."
+            f"Received: {labels.dtype} of shape {labels.shape}. Save the index of each class."
         )
     return labels.astype(np.int64)
 

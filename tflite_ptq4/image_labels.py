@@ -51,7 +51,7 @@ def _labels_from_table(table: Path, names: Sequence[str]) -> np.ndarray:
             rows = [row for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"{str(table)!r} must be a readable table of file,label: {error}."
+            f"{str(table)!r} must be a readable table of file,label: {error}. Save it as UTF-8."
         ) from error
     if rows and [cell.strip().lower() for cell in rows[0]] == ["file", "label"]:
         rows = rows[1:]
@@ -63,13 +63,13 @@ def _labels_from_table(table: Path, names: Sequence[str]) -> np.ndarray:
         except ValueError as error:
             raise DataError(
                 f"Every row of {str(table)!r} must be file,label with a whole number as label. "
-                f"Received: {','.join(row)!r}."
+                f"Received: {','.join(row)!r}. Correct that row."
             ) from error
         name = PurePosixPath(name.strip()).as_posix()
         if labels.setdefault(name, label) != label:
             raise DataError(
                 f"{str(table)!r} must give one label per image, but gives {labels[name]} and "
-                f"{label} for {name!r}."
+                f"{label} for {name!r}. Remove one of the rows."
             )
     missing = [name for name in names if name not in labels]
     if missing:

@@ -48,24 +48,35 @@ class Preparation:
         """Refuse values that cannot be meant."""
         for name, size in (("resize", self.resize), ("crop", self.crop)):
             if size is not None and size < 1:
-                raise DataError(f"`{name}` must be at least 1 pixel. Received: {size}.")
+                raise DataError(
+                    f"`{name}` must be at least 1 pixel. Received: {size}. Leave it out to keep "
+                    "the size."
+                )
         for name, value in (("mean", self.mean), ("std", self.std)):
             array = np.asarray(value, np.float64)
             if array.ndim > 1 or array.size not in (1, 3) or not np.isfinite(array).all():
                 raise DataError(
                     f"`{name}` must be one finite number, or three, one per channel. "
-                    f"Received: {value}."
+                    f"Received: {value}. Give what the network was trained with."
                 )
         if (np.asarray(self.std) <= 0).any():
-            raise DataError(f"`std` must be above zero. Received: {self.std}.")
+            raise DataError(
+                f"`std` must be above zero. Received: {self.std}. Give what the network was "
+                "trained with."
+            )
 
     def normalise(self, pixels: np.ndarray) -> np.ndarray:
-        """Return `(pixels - mean) / std`: any number array [..., C] to float32 [..., C]."""
+        """Return `(pixels - mean) / std`: any number array [..., C] to float32 [..., C].
+
+        Raises:
+            DataError: `mean` or `std` are for another number of channels.
+        """
         channels = max(np.size(self.mean), np.size(self.std))
         if channels > 1 and pixels.shape[-1] != channels:
             raise DataError(
                 f"`mean` and `std` must be one number or one per channel: the images have "
-                f"{pixels.shape[-1]} channels. Received: mean {self.mean}, std {self.std}."
+                f"{pixels.shape[-1]} channels. Received: mean {self.mean}, std {self.std}. Give "
+                "one number for all channels."
             )
         mean, std = (np.asarray(value, np.float32) for value in (self.mean, self.std))
         return (pixels.astype(np.float32) - mean) / std

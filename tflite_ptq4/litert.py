@@ -127,7 +127,10 @@ def to_stored(image: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
     scale, zero_point = tensor["quantization"]
     limits = np.iinfo(dtype)
     if scale == 0.0:
-        raise FileFormatError(f"The integer input {tensor['name']!r} must state its scale.")
+        raise FileFormatError(
+            f"The integer input {tensor['name']!r} must state its scale. Received: none. Write the "
+            "file with scales, or with float inputs."
+        )
     integers = np.rint(image / np.float32(scale)) + zero_point
     return np.clip(integers, limits.min, limits.max).astype(dtype)
 

@@ -216,7 +216,8 @@ def _check_outputs(
     if sizes[0] != sizes[1]:
         raise DataError(
             f"Models that are compared must answer in one shape: {first.name!r} gives {sizes[0]} "
-            f"numbers for an image, {second.name!r} gives {sizes[1]}."
+            f"numbers for an image, {second.name!r} gives {sizes[1]}. Choose models of the same "
+            "task."
         )
 
 

@@ -66,7 +66,9 @@ def picture_names(folder: Path) -> list[str]:
     """
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"The folder of images must be readable: {error}.") from error
+        raise DataError(
+            f"The folder of images must be readable: {error}. Let this user read it."
+        ) from error
 
     names = sorted(
         (Path(parent) / name).relative_to(folder).as_posix()
@@ -77,6 +79,6 @@ def picture_names(folder: Path) -> list[str]:
     if not names:
         raise DataError(
             f"The folder {str(folder)!r} must hold images ({', '.join(IMAGE_SUFFIXES)}), "
-            "but there is none in it or below it."
+            "but there is none in it or below it. Name another folder."
         )
     return names

@@ -82,11 +82,17 @@ def tflite_model(content: bytes, *, name: str, num_threads: int = 2) -> Runnable
 
 
 def read_model_file(path: str | os.PathLike[str]) -> bytes:
-    """Return the content of a model's file, or raise FileFormatError where it cannot be read."""
+    """Return the content of a model's file.
+
+    Raises:
+        FileFormatError: it cannot be read.
+    """
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise FileFormatError(f"The model file must be readable: {error}.") from error
+        raise FileFormatError(
+            f"The model file must be readable: {error}. Name a file that this user can read."
+        ) from error
 
 
 def predict_keras(

@@ -84,7 +84,10 @@ def attached_devices(adb: str) -> list[AttachedDevice]:
     """
     done = _run([adb, "devices", "-l"], _SECONDS)
     if done.returncode != 0:
-        raise DeviceError(f"`adb devices` must list the devices, but reports: {_last_line(done)}")
+        raise DeviceError(
+            f"`adb devices` must list the devices, but reports: {_last_line(done)}. End its server "
+            "with `adb kill-server`, and try again."
+        )
     return [_listed(line) for line in done.stdout.splitlines()[1:] if line.strip()]
 
 
@@ -102,7 +105,7 @@ def choose_device(adb: str, serial: str | None) -> AttachedDevice:
         if not found:
             raise DeviceError(
                 f"The device {serial!r} must be attached, but `adb devices` lists "
-                f"{names or 'no device'}."
+                f"{names or 'no device'}. Attach it, or name another one with --serial."
             )
     elif not found:
         raise DeviceError(

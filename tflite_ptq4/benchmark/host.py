@@ -117,7 +117,8 @@ def _ask(request: dict[str, Any]) -> Any:
     if done.returncode < 0:
         raise FileFormatError(
             f"LiteRT must be able to run {files}, but its process ended with "
-            f"{signal.Signals(-done.returncode).name}. The file may be damaged."
+            f"{signal.Signals(-done.returncode).name}. The file may be damaged: write or download "
+            "it again."
         )
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1:] or ["no reason"]

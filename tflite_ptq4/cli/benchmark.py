@@ -83,7 +83,7 @@ def _run_on_device(arguments: argparse.Namespace) -> None:
         check_images(arguments.data)
     if arguments.keep is not None and not arguments.keep.is_dir():
         raise OutputError(
-            f"--keep must be an existing folder, but {str(arguments.keep)!r} is none."
+            f"--keep must be an existing folder, but {str(arguments.keep)!r} is none. Make it."
         )
     program = find_adb()
     serial = arguments.serial or os.environ.get("ANDROID_SERIAL")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tflite_ptq4.errors import DataError, OutputError
-from tflite_ptq4.image_data import ImageSet, load_images, load_inputs
+from tflite_ptq4.image_data import ImageSet, load_images, load_inputs, require_images
 from tflite_ptq4.input_shapes import Shape
 
 # What the arguments are where they are not given.
@@ -22,10 +22,14 @@ def check_output(output: Path, *, inputs: Iterable[Path | None] = ()) -> None:
         OutputError: the folder is missing or not writable, or the path is a folder or an input.
     """
     if output.is_dir():
-        raise OutputError(f"The output must be a file, but {str(output)!r} is a folder.")
+        raise OutputError(
+            f"The output must be a file, but {str(output)!r} is a folder. Name a file in it."
+        )
     for path in inputs:
         if path is not None and path.exists() and output.exists() and output.samefile(path):
-            raise OutputError(f"The output must not replace an input, {str(path)!r}.")
+            raise OutputError(
+                f"The output must not replace an input, {str(path)!r}. Name another file."
+            )
     _check_writable(output.parent, output)
 
 
@@ -36,7 +40,9 @@ def check_folder(folder: Path) -> None:
         OutputError: there is a file in its place, or it would not be writable.
     """
     if folder.exists() and not folder.is_dir():
-        raise OutputError(f"The output must be a folder, but {str(folder)!r} is a file.")
+        raise OutputError(
+            f"The output must be a folder, but {str(folder)!r} is a file. Name another one."
+        )
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     _check_writable(existing, folder)
 
@@ -53,9 +59,12 @@ def _check_writable(folder: Path, output: Path) -> None:
 
 
 def check_images(path: Path) -> None:
-    """Refuse images that do not exist, before a model is loaded for them."""
-    if not path.exists():
-        raise DataError(f"Images must exist: there is no file or folder {str(path)!r}.")
+    """Refuse images that do not exist, before a model is loaded for them.
+
+    Raises:
+        DataError: there is no such file or folder.
+    """
+    require_images(path)
 
 
 def images_from(

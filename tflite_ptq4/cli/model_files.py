@@ -41,7 +41,8 @@ def common_input_shapes(models: Sequence[_TakesImages]) -> dict[str, Shape]:
         if taken.keys() != shapes.keys() or None in found.values():
             raise ModelError(
                 f"Models that are compared must take the same images: {first.name!r} takes "
-                f"{_text(first)}, {model.name!r} takes {_text(model)}."
+                f"{_text(first)}, {model.name!r} takes {_text(model)}. Choose models whose inputs "
+                "have the same names and sizes."
             )
         shapes = found
     return shapes

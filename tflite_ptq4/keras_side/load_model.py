@@ -50,7 +50,9 @@ def framework_of(
     """
     path = Path(path)
     if not path.exists():
-        raise FileFormatError(f"A model must exist: there is no file {str(path)!r}.")
+        raise FileFormatError(
+            f"A model must exist: there is no file {str(path)!r}. Name the file of a saved model."
+        )
     _refuse_other_formats(path)
     version = _keras_version(path)
     of_keras_2 = path.suffix != _SUFFIX or version.startswith("2.")

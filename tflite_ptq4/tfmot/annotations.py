@@ -62,5 +62,5 @@ def _require_kind(layer: tf_keras.layers.Layer, config: Ptq4QuantizeConfig) -> N
     if not config.layer_types and config.weight_bits is not None:
         raise ConfigError(
             f"A {type(config).__name__} must not set `weight_bits`, for its layers have no "
-            f"weights. Received: weight_bits={config.weight_bits} on {layer.name!r}."
+            f"weights. Received: weight_bits={config.weight_bits} on {layer.name!r}. Leave it out."
         )
