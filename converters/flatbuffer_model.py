@@ -14,7 +14,7 @@ from tflite_ptq4.converters.schema import (
     generated,
 )
 from tflite_ptq4.errors import FileFormatError
-from tflite_ptq4.targets import FILE_IDENTIFIER
+from tflite_ptq4.file_identifier import FILE_IDENTIFIER, require_identifier
 
 BUFFER_ALIGNMENT = 16  # the schema's force_align, which the generated Python code leaves out
 
@@ -31,11 +31,7 @@ def parse(data: bytes) -> ModelT:
     Raises:
         FileFormatError: the bytes are no TensorFlow Lite flatbuffer, or are cut off or corrupt.
     """
-    if len(data) < 8 or data[4:8] != FILE_IDENTIFIER:
-        raise FileFormatError(
-            "A .tflite file must carry the identifier TFL3. Received: "
-            f"{len(data)} bytes beginning with {bytes(data[:8])!r}. Name a TensorFlow Lite file."
-        )
+    require_identifier(data, "The file")
     try:
         model = ModelT.InitFromPackedBuf(data, 0)
     except (struct.error, IndexError, ValueError, TypeError, MemoryError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""The one place that names the generated flatbuffer classes."""
+"""The generated flatbuffer classes that files are written with, named in one place."""
 
 from __future__ import annotations
 

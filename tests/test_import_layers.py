@@ -33,6 +33,7 @@ LAYERS = {
     "tflite_ptq4.recipes": 2,
     "tflite_ptq4.clipping": 2,
     "tflite_ptq4.operator_rules": 3,
+    "tflite_ptq4.file_identifier": 3,
     "tflite_ptq4.float_file": 3,
     "tflite_ptq4.graph": 3,
     "tflite_ptq4.image_variations": 3,

@@ -17,8 +17,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tflite_ptq4.activation_levels import activation_levels
 from tflite_ptq4.errors import FileFormatError
+from tflite_ptq4.file_identifier import require_identifier
 from tflite_ptq4.file_weights import WeightTensor, weight_tensor, weight_uses
-from tflite_ptq4.targets import FILE_IDENTIFIER
 from tflite_ptq4.tflite_fields import indices, operator_name, scale_and_zero_point, text, type_name
 
 
@@ -105,11 +105,7 @@ def inspect_file(content: bytes) -> FileReport:
     Raises:
         FileFormatError: it is not a TFLite file, or is corrupt.
     """
-    if content[4:8] != FILE_IDENTIFIER:
-        raise FileFormatError(
-            f"A TFLite file must have the identifier {FILE_IDENTIFIER.decode()} at byte 4. "
-            f"Received {len(content)} bytes that start with {content[:8]!r}: name a .tflite file."
-        )
+    require_identifier(content, "The file")
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         return _report(model, len(content), _record_bytes(content))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tflite_ptq4.errors import FileFormatError, one_line
+from tflite_ptq4.file_identifier import require_identifier
 from tflite_ptq4.input_shapes import Shape
-from tflite_ptq4.targets import FILE_IDENTIFIER
 
 
 def open_interpreter(content: bytes, name: str, num_threads: int, *, keep_all: bool = False) -> Any:
@@ -27,11 +27,7 @@ def open_interpreter(content: bytes, name: str, num_threads: int, *, keep_all: b
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    if content[4:8] != FILE_IDENTIFIER:
-        raise FileFormatError(
-            f"{name!r} must be a TFLite file (identifier {FILE_IDENTIFIER.decode()} at byte 4), "
-            f"but starts with {content[:8]!r}."
-        )
+    require_identifier(content, repr(name))
     try:
         with warnings.catch_warnings():
             # That keeping all tensors takes memory, and is for debugging.

@@ -9,4 +9,3 @@ IO_TYPES = ("float32", "int8")
 LAYOUTS = ("fast", "smallest")
 
 METADATA_NAME = "tflite_ptq4"  # of the metadata entry of a file that says how it was made
-FILE_IDENTIFIER = b"TFL3"  # bytes 4 to 8 of every .tflite file

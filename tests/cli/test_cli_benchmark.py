@@ -71,7 +71,7 @@ def test_threads_are_held_against_the_cores_that_can_be_used(
     ("options", "message"),
     [
         (["absent.tflite"], "must be readable"),
-        (["text.tflite"], "must be a .tflite file"),
+        (["text.tflite"], "must be a TFLite file"),
         (["a.tflite", "--serial", "X"], "--serial is for a device: give --android"),
         (["a.tflite", "--validate", "--cool-down", "1"], "--cool-down, --validate is for"),
         (["a.tflite", "--android", "--processes", "3"], "--processes is for this machine"),

@@ -28,11 +28,11 @@ from tflite_ptq4.benchmark.validation import OutputAgreement, validate
 from tflite_ptq4.cli.console import message, number, percent, print_json, print_table
 from tflite_ptq4.cli.files import check_images, images_from
 from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back
-from tflite_ptq4.errors import ConfigError, FileFormatError, OutputError
+from tflite_ptq4.errors import ConfigError, OutputError
+from tflite_ptq4.file_identifier import require_identifier
 from tflite_ptq4.litert import input_details, to_stored
 from tflite_ptq4.progress import track
 from tflite_ptq4.runnable_models import read_model_file
-from tflite_ptq4.targets import FILE_IDENTIFIER
 
 _OF_A_DEVICE = ("serial", "benchmark_binary", "cool_down", "validate", "data", "keep")
 _MOST_OPERATORS = 8
@@ -41,8 +41,7 @@ _MOST_OPERATORS = 8
 def run(arguments: argparse.Namespace) -> None:
     """Measure the files, and print what was found."""
     for path in arguments.files:
-        if read_model_file(path)[4:8] != FILE_IDENTIFIER:
-            raise FileFormatError(f"The file must be a .tflite file, but {str(path)!r} is none.")
+        require_identifier(read_model_file(path), repr(str(path)))
     if arguments.android:
         _run_on_device(arguments)
         return

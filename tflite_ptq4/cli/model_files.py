@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from tflite_ptq4.errors import ModelError
+from tflite_ptq4.file_identifier import has_identifier
 from tflite_ptq4.input_shapes import Shape, size_text
 from tflite_ptq4.runnable_models import read_model_file
-from tflite_ptq4.targets import FILE_IDENTIFIER
 
 
 class _TakesImages(Protocol):
@@ -66,4 +66,4 @@ def is_tflite(path: Path) -> bool:
     """Whether the file is to be read as TFLite: it says so in its name or its content."""
     if path.suffix == ".tflite":
         return True
-    return path.is_file() and read_model_file(path)[4:8] == FILE_IDENTIFIER
+    return path.is_file() and has_identifier(read_model_file(path))
