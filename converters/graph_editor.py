@@ -20,6 +20,7 @@ from tflite_ptq4.converters.schema import (
     TensorType,
 )
 from tflite_ptq4.numerics.nibbles import unpack_int4
+from tflite_ptq4.tflite_fields import constant, operator_number
 
 _DTYPES: dict[int, type] = {
     TensorType.FLOAT32: np.float32,
@@ -50,16 +51,14 @@ class GraphEditor:
 
     def builtin_code(self, operator: OperatorT) -> int:
         """The builtin operator code of an operator."""
-        code = self.model.operatorCodes[operator.opcodeIndex]
-        return max(code.builtinCode, code.deprecatedBuiltinCode)
+        return operator_number(self.model, operator)
 
     def constant(self, index: int) -> NDArray | None:
         """The value of a constant tensor, None for a tensor that is computed."""
         tensor = self.tensors[index]
-        data = self.model.buffers[tensor.buffer].data
-        if data is None or len(data) == 0:
+        data = constant(self.model, tensor)
+        if data is None:
             return None
-        data = np.asarray(data, dtype=np.uint8)
         if tensor.type == TensorType.INT4:
             values = unpack_int4(data, int(np.prod(tensor.shape)))
         elif tensor.type in _DTYPES:

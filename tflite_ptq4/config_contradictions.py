@@ -80,12 +80,13 @@ def _rule_for_no_layer(match: str | None, layer_type: str | None) -> ConfigError
     )
 
 
-_OVERRIDES = ("weight_bits", "activation_bits", "activation_clipping")
+# What a rule can say of layers that it does not leave in float.
+OVERRIDES = ("weight_bits", "activation_bits", "activation_clipping")
 
 
 def _float_layer_with_values(quantize: bool, *overrides: Any) -> ConfigError | None:
     given = {
-        name: value for name, value in zip(_OVERRIDES, overrides, strict=True) if value is not None
+        name: value for name, value in zip(OVERRIDES, overrides, strict=True) if value is not None
     }
     if quantize or not given:
         return None
@@ -107,5 +108,5 @@ OF_CONFIGS = (
 
 OF_RULES = (
     Contradiction(("match", "layer_type"), _rule_for_no_layer),
-    Contradiction(("quantize", *_OVERRIDES), _float_layer_with_values),
+    Contradiction(("quantize", *OVERRIDES), _float_layer_with_values),
 )

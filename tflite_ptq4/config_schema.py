@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.config_checks import expected_of
+from tflite_ptq4.config_contradictions import OVERRIDES
 from tflite_ptq4.layer_rules import LayerRule
 from tflite_ptq4.recipe_checks import SCHEMA_VERSION
 
@@ -126,7 +127,6 @@ def _contradictions() -> Iterator[dict[str, Any]]:
 
 
 _NAMES_LAYERS = ("match", "layer_type")
-_OVERRIDES = ("weight_bits", "activation_bits", "activation_clipping")
 
 # What `LayerRule` refuses of values that are each allowed.
 _RULE_CONTRADICTIONS = {
@@ -134,7 +134,7 @@ _RULE_CONTRADICTIONS = {
         {"properties": {name: {"type": "string"}}, "required": [name]} for name in _NAMES_LAYERS
     ],
     "if": {"properties": {"quantize": {"const": False}}, "required": ["quantize"]},
-    "then": {"properties": {name: {"type": "null"} for name in _OVERRIDES}},
+    "then": {"properties": {name: {"type": "null"} for name in OVERRIDES}},
 }
 
 

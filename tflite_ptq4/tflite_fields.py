@@ -18,13 +18,28 @@ _TYPE_NAMES = {
 }
 
 
-def operator_name(model: schema.ModelT, operator: schema.OperatorT) -> str:
-    """Return the operator's name in the schema, or the custom code of a custom operator."""
+def operator_number(model: schema.ModelT, operator: schema.OperatorT) -> int:
+    """Return the operator's number in the schema, a `BuiltinOperator`.
+
+    Args:
+        model: the file.
+        operator: of one of its graphs.
+    """
     code = model.operatorCodes[operator.opcodeIndex]
     # Files older than the 128th operator hold the number in the deprecated field.
-    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    return max(code.builtinCode, code.deprecatedBuiltinCode)
+
+
+def operator_name(model: schema.ModelT, operator: schema.OperatorT) -> str:
+    """Return the operator's name in the schema, or the custom code of a custom operator.
+
+    Args:
+        model: the file.
+        operator: of one of its graphs.
+    """
+    number = operator_number(model, operator)
     if number == schema.BuiltinOperator.CUSTOM:
-        return f"CUSTOM {text(code.customCode)}"
+        return f"CUSTOM {text(model.operatorCodes[operator.opcodeIndex].customCode)}"
     return OPERATOR_NAMES.get(number, f"OPERATOR_{number}")
 
 
@@ -44,7 +59,12 @@ def indices(vector: Any) -> list[int]:
 
 
 def constant(model: schema.ModelT, tensor: schema.TensorT) -> np.ndarray | None:
-    """Return the bytes of a constant tensor, uint8 [n], or None for an activation."""
+    """Return the bytes of a constant tensor, uint8 [n], or None for an activation.
+
+    Args:
+        model: the file.
+        tensor: of one of its graphs.
+    """
     data = model.buffers[tensor.buffer].data
     return None if data is None or len(data) == 0 else np.asarray(data, np.uint8)
 
