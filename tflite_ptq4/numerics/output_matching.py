@@ -49,67 +49,15 @@ def match_channels(
         quantized_mean=quantized_mean,
         quantized_std=quantized_std,
     )
-    both_vary = _varies(mean_f, std_f) & _varies(mean_q, std_q)
-    return _factor_and_shift(std_f, std_q, both_vary, mean_f, mean_q, limit)
-
-
-def regress_channels(
-    float_mean: np.ndarray,
-    quantized_mean: np.ndarray,
-    quantized_std: np.ndarray,
-    covariance: np.ndarray,
-    *,
-    limit: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the factor and shift that bring the output nearest to the float one in mean square.
-
-        factor = cov(y_f, y_q) / std_q^2,  shift = mean_f - factor * mean_q
-
-    The factor is the one of `match_channels` times the correlation of the two outputs: where they
-    agree little, the channel shrinks towards its mean instead of keeping its spread.
-
-    Args:
-        float_mean: float[C], mean of the float output y_f.
-        quantized_mean: float[C], mean of the quantized output y_q.
-        quantized_std: float[C], its standard deviation.
-        covariance: float[C], E[(y_f - mean_f) (y_q - mean_q)].
-        limit: the factor is kept in [1/limit, limit], so it cannot turn a channel round; the mean
-            is matched nevertheless.
-
-    Returns:
-        factor and shift, both float64[C]. The factor is 1.0 where the quantized output is constant.
-
-    Raises:
-        ConfigError: the limit is below 1 or not finite.
-        DataError: arrays of different shapes, values that are not finite, or a negative std.
-    """
-    mean_f, mean_q, std_q, covariance = _channels(
-        float_mean=float_mean,
-        quantized_mean=quantized_mean,
-        quantized_std=quantized_std,
-        covariance=covariance,
-    )
-    # Divided twice because the square of a small standard deviation can underflow.
-    normalized = np.divide(covariance, std_q, out=np.zeros_like(std_q), where=std_q > 0)
-    return _factor_and_shift(normalized, std_q, _varies(mean_q, std_q), mean_f, mean_q, limit)
-
-
-def _factor_and_shift(
-    numerator: np.ndarray,
-    denominator: np.ndarray,
-    defined: np.ndarray,
-    float_mean: np.ndarray,
-    quantized_mean: np.ndarray,
-    limit: float,
-) -> tuple[np.ndarray, np.ndarray]:
     if not 1 <= limit < np.inf:
         raise ConfigError(
             f"`limit` must be finite and at least 1. Received: {limit!r}. "
             "2.0 keeps each factor from a half to two; 1.0 matches the mean alone."
         )
-    factor = np.divide(numerator, denominator, out=np.ones_like(numerator), where=defined)
+    both_vary = _varies(mean_f, std_f) & _varies(mean_q, std_q)
+    factor = np.divide(std_f, std_q, out=np.ones_like(std_f), where=both_vary)
     factor = np.clip(factor, 1 / limit, limit)
-    return factor, float_mean - factor * quantized_mean
+    return factor, mean_f - factor * mean_q
 
 
 def _varies(mean: np.ndarray, std: np.ndarray) -> np.ndarray:

@@ -215,44 +215,22 @@ class TensorStatistics:
         return np.sqrt(_ratio(self.m2, self.count))
 
     @property
-    def positive_std(self) -> NDArray[np.float64]:
-        """The standard deviation of the values x > 0, float64 [C]; NaN where there are none."""
-        return np.sqrt(_ratio(self.positive_m2, self.positive_count))
-
-    @property
     def mean_abs_deviation(self) -> NDArray[np.float64]:
         """E|x - E x|, the Laplace scale b, float64 [C]; NaN where count is 0.
 
         From the histogram and the exact mean, the values of a bin taken as uniform in it: within
         1 % for smooth densities. The bound for any data is half a bin, 1/16 of E|x|.
         """
-        return self._mean_abs_deviation(self.histogram, self.mean, self.minimum)
-
-    @property
-    def positive_mean_abs_deviation(self) -> NDArray[np.float64]:
-        """E|x - E[x | x > 0]| over the values x > 0, float64 [C]; NaN where there are none.
-
-        As accurate as `mean_abs_deviation`. Values below 2^-32 count as zero here.
-        """
-        positive = self.histogram.copy()
-        positive[:, : ZERO_BIN + 1] = 0
-        return self._mean_abs_deviation(positive, self.positive_mean, np.maximum(self.minimum, 0))
-
-    def _mean_abs_deviation(
-        self,
-        histogram: NDArray[np.int64],
-        center: NDArray[np.float64],
-        minimum: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
         # No value lies outside the range, so an atom at its end, as a ReLU6 makes, keeps its place.
-        edges = np.clip(bin_edges(), minimum[:, None], np.maximum(minimum, self.maximum)[:, None])
-        low, high = edges[:, :-1] - center[:, None], edges[:, 1:] - center[:, None]
+        minimum, maximum, mean = self.minimum[:, None], self.maximum[:, None], self.mean[:, None]
+        edges = np.clip(bin_edges(), minimum, np.maximum(minimum, maximum))
+        low, high = edges[:, :-1] - mean, edges[:, 1:] - mean
         distance = np.abs(low + high) / 2
         split_row, split_bin = np.nonzero((low < 0) & (high > 0))
         below, above = low[split_row, split_bin], high[split_row, split_bin]
         distance[split_row, split_bin] = (below**2 + above**2) / (2 * (above - below))
-        distance[histogram == 0] = 0.0
-        return _ratio((histogram * distance).sum(axis=1), histogram.sum(axis=1))
+        distance[self.histogram == 0] = 0.0
+        return _ratio((self.histogram * distance).sum(axis=1), self.count)
 
 
 def _pooled(
