@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_ptq4.effective_bits import float_grid_bits, integer_bits
+from tflite_ptq4.file_inspection.effective_bits import float_grid_bits, integer_bits
 from tflite_ptq4.numerics.nibbles import unpack_int4
 from tflite_ptq4.tflite_fields import (
     constant,

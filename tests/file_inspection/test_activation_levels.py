@@ -8,7 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 from small_networks import RELU, RELU6
 from tiny_tflite import TinyModel
 
-from tflite_ptq4.activation_levels import activation_levels
+from tflite_ptq4.file_inspection.activation_levels import activation_levels
 
 SHAPE = (1, 4, 4, 1)
 

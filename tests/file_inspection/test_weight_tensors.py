@@ -6,7 +6,7 @@ from ai_edge_litert import schema_py_generated as schema
 from small_networks import float_dense, int8_conv
 from tiny_tflite import TinyModel
 
-from tflite_ptq4.file_weights import WeightTensor, weight_tensor, weight_uses
+from tflite_ptq4.file_inspection.weight_tensors import WeightTensor, weight_tensor, weight_uses
 
 
 def weights(content: bytes) -> list[WeightTensor]:

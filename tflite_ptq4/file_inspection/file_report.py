@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_ptq4.activation_levels import activation_levels
 from tflite_ptq4.errors import FileFormatError
 from tflite_ptq4.file_identifier import require_identifier
-from tflite_ptq4.file_weights import WeightTensor, weight_tensor, weight_uses
+from tflite_ptq4.file_inspection.activation_levels import activation_levels
+from tflite_ptq4.file_inspection.weight_tensors import WeightTensor, weight_tensor, weight_uses
 from tflite_ptq4.tflite_fields import indices, operator_name, scale_and_zero_point, text, type_name
 
 

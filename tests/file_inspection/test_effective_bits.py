@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tflite_ptq4.effective_bits import FLOAT_BITS, float_grid_bits, integer_bits
+from tflite_ptq4.file_inspection.effective_bits import FLOAT_BITS, float_grid_bits, integer_bits
 
 
 @pytest.mark.parametrize(
