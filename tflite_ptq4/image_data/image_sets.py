@@ -2,7 +2,7 @@
 
 An array file holds `x` [N, H, W, C] and, in an `.npz`, optionally the labels `y` [N]; for a network
 of several inputs an `.npz` holds an array for each, by name. A folder is read recursively in sorted
-order; what its labels are taken from says `image_labels.py`. Pictures of a folder are decoded when
+order; what its labels are taken from says `labels.py`. Pictures of a folder are decoded when
 they are used, not before, so a large folder costs no memory.
 """
 
@@ -16,13 +16,13 @@ from typing import cast
 
 import numpy as np
 
-from tflite_ptq4.array_files import ONLY_ARRAY, read_arrays
 from tflite_ptq4.errors import DataError
-from tflite_ptq4.image_labels import folder_labels
-from tflite_ptq4.image_preparation import Preparation
+from tflite_ptq4.image_data.array_files import ONLY_ARRAY, read_arrays
+from tflite_ptq4.image_data.labels import folder_labels
+from tflite_ptq4.image_data.picture_files import PictureFiles, picture_names
+from tflite_ptq4.image_data.preparation import Preparation
 from tflite_ptq4.input_arrays import Images, check_arrays, finite_arrays
 from tflite_ptq4.input_shapes import Shape, size_text
-from tflite_ptq4.picture_files import PictureFiles, picture_names
 
 LABELS = "y"  # the key of the labels in an `.npz` file
 

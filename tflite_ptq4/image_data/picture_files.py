@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tflite_ptq4.errors import DataError
-from tflite_ptq4.image_preparation import Preparation
+from tflite_ptq4.image_data.preparation import Preparation
 from tflite_ptq4.input_shapes import size_text
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
