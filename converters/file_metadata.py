@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tflite_ptq4.config_description import describe
+from tflite_ptq4.config.description import describe
 from tflite_ptq4.converters.export_source import ExportSource
 from tflite_ptq4.converters.schema import (
     BufferT,

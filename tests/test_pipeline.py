@@ -28,7 +28,7 @@ from tflite_ptq4 import (
     calibrate,
     quantize_model,
 )
-from tflite_ptq4.config_description import describe
+from tflite_ptq4.config.description import describe
 from tflite_ptq4.file_inspection import inspect_file
 from tflite_ptq4.image_count import LEAST_IMAGES
 from tflite_ptq4.image_variations import with_variations

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from tiny_graphs import graph_of, plain, statistics_of, weighted
 
 from tflite_ptq4.config import QuantizationConfig
+from tflite_ptq4.config.layer_rules import LayerRule
 from tflite_ptq4.graph import Node
 from tflite_ptq4.kernel_layout import kernel_matrix
-from tflite_ptq4.layer_rules import LayerRule
 from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.plan import TensorPlan
 from tflite_ptq4.planning import build_plan

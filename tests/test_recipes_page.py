@@ -11,8 +11,8 @@ import yaml
 
 from tflite_ptq4 import recipes
 from tflite_ptq4.config import QuantizationConfig
-from tflite_ptq4.config_schema import keys_of
-from tflite_ptq4.layer_rules import LayerRule
+from tflite_ptq4.config.layer_rules import LayerRule
+from tflite_ptq4.config.schema import keys_of
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
 KEYS = {key.name: key for key in keys_of(QuantizationConfig)}

@@ -7,8 +7,8 @@ import pytest
 from tiny_graphs import graph_of, plain, statistics_of, weighted
 
 from tflite_ptq4.config import QuantizationConfig
+from tflite_ptq4.config.layer_rules import LayerRule
 from tflite_ptq4.graph import LayerGraph
-from tflite_ptq4.layer_rules import LayerRule
 from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.planning import build_plan
 from tflite_ptq4.quantized_weights import quantize_weights

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tflite_ptq4.config import QuantizationConfig
+from tflite_ptq4.config.layer_rules import LayerRule
 from tflite_ptq4.errors import (
     ConfigError,
     DataError,
@@ -23,7 +24,6 @@ from tflite_ptq4.errors import (
     StatisticsError,
     TargetError,
 )
-from tflite_ptq4.layer_rules import LayerRule
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 

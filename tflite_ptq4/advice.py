@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tflite_ptq4.config import QuantizationConfig
-from tflite_ptq4.layer_rules import LayerRule
+from tflite_ptq4.config.layer_rules import LayerRule
 from tflite_ptq4.report_values import LayerRow
 
 WORST = 5

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from tflite_ptq4.config import QuantizationConfig
+from tflite_ptq4.config.layer_rules import LayerSettings
 from tflite_ptq4.graph import LayerGraph, Node
-from tflite_ptq4.layer_rules import LayerSettings
 from tflite_ptq4.numerics.bit_budget import raise_bits
 from tflite_ptq4.sensitivity import Sensitivity
 

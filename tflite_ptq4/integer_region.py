@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tflite_ptq4.config import QuantizationConfig
+from tflite_ptq4.config.layer_rules import LayerSettings
 from tflite_ptq4.graph import LayerGraph, Node
-from tflite_ptq4.layer_rules import LayerSettings
 from tflite_ptq4.operator_rules import OutputScale
 
 

@@ -17,11 +17,11 @@ from tflite_ptq4.bit_budgets import raised_activation_bits, raised_weight_bits
 from tflite_ptq4.channel_bits import allocated_activation_bits, allocated_weight_bits
 from tflite_ptq4.clipping import choose_clip, step_range
 from tflite_ptq4.config import QuantizationConfig
+from tflite_ptq4.config.layer_rules import LayerSettings
 from tflite_ptq4.errors import ModelError, StatisticsError
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.integer_region import integer_operators, scale_sources
 from tflite_ptq4.kernel_layout import input_energy
-from tflite_ptq4.layer_rules import LayerSettings
 from tflite_ptq4.network_positions import end_layers, leaves_the_network, weighted_readers
 from tflite_ptq4.numerics.ranges import affine_range
 from tflite_ptq4.numerics.tie_free_scale import FUNCTIONS, tie_free_mean_scale, tie_free_scale

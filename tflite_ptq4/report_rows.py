@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tflite_ptq4.advice import free_settings
-from tflite_ptq4.config_description import describe
+from tflite_ptq4.config.description import describe
 from tflite_ptq4.distributions import Distribution, tensor_distribution, weight_distribution
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.kernel_layout import kernel_matrix

@@ -10,7 +10,7 @@ import pytest
 from tflite_ptq4 import recipes
 from tflite_ptq4.cli import main
 from tflite_ptq4.config import QuantizationConfig
-from tflite_ptq4.config_schema import recipe_schema
+from tflite_ptq4.config.schema import recipe_schema
 
 
 @pytest.fixture

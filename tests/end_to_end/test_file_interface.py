@@ -16,7 +16,7 @@ from exported_networks import CONFIGS, calibrate, export_model, exported
 from runtimes import as_stored, interpreter, operator_names, outputs
 
 from tflite_ptq4 import QuantizationConfig
-from tflite_ptq4.config_description import describe
+from tflite_ptq4.config.description import describe
 from tflite_ptq4.file_inspection import inspect_file
 
 SUPPORT = Path(keras_networks.__file__).parent

@@ -22,8 +22,8 @@ from keras_networks import conv
 from runtimes import as_stored, interpreter, operator_names, outputs
 
 from tflite_ptq4 import QuantizationConfig, calibrate, quantize_model
+from tflite_ptq4.config.layer_rules import LayerRule
 from tflite_ptq4.converters.integer_operators import INT8_VERSIONS
-from tflite_ptq4.layer_rules import LayerRule
 from tflite_ptq4.pipeline import QuantizedModel
 from tflite_ptq4.tflite_fields import OPERATOR_NAMES
 

@@ -25,7 +25,7 @@ from tflite_ptq4.cli.shared_arguments import (
     add_path,
     add_threads,
 )
-from tflite_ptq4.config_values import EFFORTS
+from tflite_ptq4.config.values import EFFORTS
 from tflite_ptq4.targets import LAYOUTS, TARGETS
 
 DEFAULT_PRESET = "w4a8"

@@ -10,9 +10,9 @@ from typing import Any
 from tflite_ptq4 import recipes
 from tflite_ptq4.cli.console import message, print_json, print_table
 from tflite_ptq4.config import QuantizationConfig
-from tflite_ptq4.config_description import describe
-from tflite_ptq4.config_schema import recipe_schema
-from tflite_ptq4.recipe_checks import file_problems
+from tflite_ptq4.config.description import describe
+from tflite_ptq4.config.recipe_checks import file_problems
+from tflite_ptq4.config.schema import recipe_schema
 
 
 def run(arguments: argparse.Namespace) -> None:

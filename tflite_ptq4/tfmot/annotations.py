@@ -8,9 +8,9 @@ from typing import Any
 
 import tf_keras
 
+from tflite_ptq4.config.layer_rules import LayerRule
 from tflite_ptq4.errors import ConfigError
 from tflite_ptq4.keras_side.tf_keras_models.layers import carried_kind, keras_name
-from tflite_ptq4.layer_rules import LayerRule
 from tflite_ptq4.tfmot.quantize_configs import Ptq4QuantizeConfig
 
 Annotations = Mapping[str, Mapping[str, Any]]

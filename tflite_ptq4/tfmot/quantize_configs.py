@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from tensorflow_model_optimization.quantization.keras import QuantizeConfig
 
+from tflite_ptq4.config.layer_rules import LayerRule
 from tflite_ptq4.errors import ConfigError
-from tflite_ptq4.layer_rules import LayerRule
 from tflite_ptq4.tfmot.quantizers import Ptq4ActivationQuantizer, Ptq4WeightQuantizer
 
 

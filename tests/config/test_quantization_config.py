@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tflite_ptq4.config import QuantizationConfig
-from tflite_ptq4.config_description import describe
+from tflite_ptq4.config.description import describe
+from tflite_ptq4.config.layer_rules import LayerRule, LayerSettings
 from tflite_ptq4.errors import ConfigError
-from tflite_ptq4.layer_rules import LayerRule, LayerSettings
 
 BITS = st.integers(2, 8)
 CLIPPINGS = st.sampled_from(["auto", "laplace", "gaussian", "min_max", "percentile", "mse"])

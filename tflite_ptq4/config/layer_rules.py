@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tflite_ptq4.config_checks import problems, raise_first
-from tflite_ptq4.config_contradictions import OF_RULES
-from tflite_ptq4.config_values import ActivationClipping, Bits
+from tflite_ptq4.config.checks import problems, raise_first
+from tflite_ptq4.config.contradictions import OF_RULES
+from tflite_ptq4.config.values import ActivationClipping, Bits
 from tflite_ptq4.errors import ConfigError
 
 

@@ -14,9 +14,9 @@ from jsonschema import Draft202012Validator
 
 from tflite_ptq4 import recipes
 from tflite_ptq4.config import QuantizationConfig
-from tflite_ptq4.config_schema import keys_of, recipe_schema
+from tflite_ptq4.config.layer_rules import LayerRule
+from tflite_ptq4.config.schema import keys_of, recipe_schema
 from tflite_ptq4.errors import ConfigError
-from tflite_ptq4.layer_rules import LayerRule
 
 SCHEMA = recipe_schema()
 VALIDATOR = Draft202012Validator(SCHEMA)

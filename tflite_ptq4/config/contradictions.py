@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tflite_ptq4.config_checks import Contradiction
+from tflite_ptq4.config.checks import Contradiction
 from tflite_ptq4.errors import ConfigError
 
 

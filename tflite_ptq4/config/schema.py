@@ -10,10 +10,10 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tflite_ptq4.config import QuantizationConfig
-from tflite_ptq4.config_checks import expected_of
-from tflite_ptq4.config_contradictions import OVERRIDES
-from tflite_ptq4.layer_rules import LayerRule
-from tflite_ptq4.recipe_checks import SCHEMA_VERSION
+from tflite_ptq4.config.checks import expected_of
+from tflite_ptq4.config.contradictions import OVERRIDES
+from tflite_ptq4.config.layer_rules import LayerRule
+from tflite_ptq4.config.recipe_checks import SCHEMA_VERSION
 
 _ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 
@@ -83,7 +83,7 @@ def _object(record: type, **first: dict[str, Any]) -> dict[str, Any]:
 
 
 def _values(hint: Any) -> dict[str, Any]:
-    """The values of a field of this type; see `config_checks`."""
+    """The values of a field of this type; see `checks`."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         (inner,) = (argument for argument in arguments if argument is not NoneType)

@@ -15,9 +15,15 @@ from typing import Any
 import yaml
 
 from tflite_ptq4 import recipes
-from tflite_ptq4.config_checks import nearest, problems, quoted, raise_first
-from tflite_ptq4.config_contradictions import OF_CONFIGS
-from tflite_ptq4.config_values import (
+from tflite_ptq4.config.checks import nearest, problems, quoted, raise_first
+from tflite_ptq4.config.contradictions import OF_CONFIGS
+from tflite_ptq4.config.layer_rules import (
+    LayerRule,
+    LayerSettings,
+    resolve_settings,
+)
+from tflite_ptq4.config.recipe_checks import SCHEMA_VERSION, file_problems, recipe_problems
+from tflite_ptq4.config.values import (
     ActivationClipping,
     AverageBits,
     BitAllocation,
@@ -33,12 +39,6 @@ from tflite_ptq4.config_values import (
     WeightScale,
 )
 from tflite_ptq4.errors import ConfigError
-from tflite_ptq4.layer_rules import (
-    LayerRule,
-    LayerSettings,
-    resolve_settings,
-)
-from tflite_ptq4.recipe_checks import SCHEMA_VERSION, file_problems, recipe_problems
 
 
 @dataclass(frozen=True, kw_only=True)

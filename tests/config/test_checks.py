@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from tflite_ptq4.config_checks import Contradiction, nearest, problems, quoted, raise_first
+from tflite_ptq4.config.checks import Contradiction, nearest, problems, quoted, raise_first
 from tflite_ptq4.errors import ConfigError
 
 

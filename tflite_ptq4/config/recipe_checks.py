@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tflite_ptq4 import recipes
-from tflite_ptq4.config_checks import problems
-from tflite_ptq4.config_contradictions import OF_CONFIGS
+from tflite_ptq4.config.checks import problems
+from tflite_ptq4.config.contradictions import OF_CONFIGS
+from tflite_ptq4.config.layer_rules import rule_problems
 from tflite_ptq4.errors import ConfigError
-from tflite_ptq4.layer_rules import rule_problems
 
 SCHEMA_VERSION = 1
 
