@@ -33,6 +33,7 @@ LAYERS = {
     "tflite_ptq4.input_arrays": 3,
     "tflite_ptq4.input_shapes": 3,
     "tflite_ptq4.targets": 3,
+    "tflite_ptq4.text_table": 3,
     "tflite_ptq4.kernel_layout": 3,
     "tflite_ptq4.weight_error": 3,
     "tflite_ptq4.integer_region": 3,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tflite_ptq4.atomic_write import write_bytes
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import FileFormatError
+from tflite_ptq4.text_table import aligned
 
 FORMAT_VERSION = 1
 
@@ -146,11 +147,7 @@ class QuantizationPlan:
             cells = self._tensor_cells(layer.output) if layer.output in self.tensors else ("",) * 5
             weights = "float" if layer.kind == "float" else _span(layer.weight_bits)
             rows.append((layer.name, layer.layer_type, weights, *cells))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
+        lines = aligned(rows, [True] * len(rows[0]))
         lines += [f"not quantized: {layer.name}: {layer.reason}" for layer in self.in_float]
         return "\n".join(lines)
 

@@ -10,6 +10,7 @@ from tflite_ptq4.advice import recipe_lines
 from tflite_ptq4.atomic_write import make_folder, write_bytes
 from tflite_ptq4.report_facts import ReportFacts
 from tflite_ptq4.report_values import NOT_MEASURED, Outcome
+from tflite_ptq4.text_table import aligned
 
 FORMAT_VERSION = 1
 
@@ -84,14 +85,7 @@ class QuantizationReport(ReportFacts):
             )[: len(header)]
             for row in self.rows
         ]
-        widths = [max(len(line[column]) for line in table) for column in range(len(header))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column < 2 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in table
-        ]
+        lines = aligned(table, [column < 2 for column in range(len(header))])
         lines.append("")
         lines.append(
             f"average bits: {self.average_weight_bits:.2f} per weight, "

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
+from tflite_ptq4.text_table import aligned
+
 
 @contextmanager
 def results_only_on_stdout() -> Iterator[None]:
@@ -48,12 +50,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
             table.add_row(*map(Text, row))
         Console().print(table)
         return
-    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     print(title)
-    for row in (columns, *rows):
-        cells = zip(row, widths, left, strict=True)
-        line = "  ".join(cell.ljust(w) if is_left else cell.rjust(w) for cell, w, is_left in cells)
-        print(f"  {line.rstrip()}")
+    for line in aligned([columns, *rows], left):
+        print(f"  {line}")
     print()
 
 
