@@ -70,7 +70,13 @@ class GraphEditor:
     def add_constant(
         self, name: str, values: NDArray, quantization: QuantizationParametersT | None = None
     ) -> int:
-        """Add a constant tensor and return its index."""
+        """Add a constant tensor and return its index.
+
+        Args:
+            name: of the tensor.
+            values: float32, int8, int32, int64 or bool.
+            quantization: its scales, None without.
+        """
         index = self.add_tensor(name, values.shape, _TYPES[values.dtype], quantization)
         self.set_data(index, values.tobytes())
         return index
@@ -87,7 +93,14 @@ class GraphEditor:
         tensor_type: int,
         quantization: QuantizationParametersT | None = None,
     ) -> int:
-        """Add a tensor without data and return its index."""
+        """Add a tensor without data and return its index.
+
+        Args:
+            name: of the tensor.
+            shape: for one image.
+            tensor_type: a `TensorType`.
+            quantization: its scales, None without.
+        """
         self.tensors.append(
             TensorT(
                 shape=np.asarray(shape, dtype=np.int32),
@@ -107,7 +120,14 @@ class GraphEditor:
         tensor_type: int,
         quantization: QuantizationParametersT | None = None,
     ) -> int:
-        """Add a tensor of the shape of another one and return its index."""
+        """Add a tensor of the shape of another one and return its index.
+
+        Args:
+            index: of the other one.
+            suffix: what is added to its name.
+            tensor_type: a `TensorType`.
+            quantization: its scales, None without.
+        """
         original = self.tensors[index]
         name = f"{original.name.decode()}{suffix}"
         return self.add_tensor(name, original.shape, tensor_type, quantization)
@@ -122,7 +142,16 @@ class GraphEditor:
         options_type: int = 0,
         options: object = None,
     ) -> OperatorT:
-        """Make an operator, which is written nowhere yet."""
+        """Make an operator, which is written nowhere yet.
+
+        Args:
+            builtin: its code.
+            version: of the operator.
+            inputs: tensors that it reads, -1 for one that is left out.
+            outputs: tensors that it writes.
+            options_type: a `BuiltinOptions`.
+            options: of that type.
+        """
         return OperatorT(
             opcodeIndex=self.opcode(builtin, version),
             inputs=np.asarray(inputs, dtype=np.int32),
@@ -140,7 +169,12 @@ class GraphEditor:
         return operator
 
     def keep(self, operator: OperatorT, version: int | None = None) -> None:
-        """Write an operator of the original graph, with another version where one is given."""
+        """Write an operator of the original graph, with another version where one is given.
+
+        Args:
+            operator: of the original graph.
+            version: None for its own.
+        """
         if version is not None:
             operator.opcodeIndex = self.opcode(self.builtin_code(operator), version)
         self.operators.append(operator)
@@ -174,7 +208,12 @@ class GraphEditor:
         return self.model
 
     def opcode(self, builtin: int, version: int) -> int:
-        """The index of an operator code, added where it is missing."""
+        """The index of an operator code, added where it is missing.
+
+        Args:
+            builtin: the code.
+            version: of the operator.
+        """
         for index, code in enumerate(self.model.operatorCodes):
             if (code.builtinCode, code.version) == (builtin, version) and not code.customCode:
                 return index

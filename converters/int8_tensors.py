@@ -50,7 +50,12 @@ class StoredRange:
 
 
 def per_channel_quantization(scale: NDArray, axis: int) -> QuantizationParametersT:
-    """Scales along one axis, every zero point 0."""
+    """Scales along one axis, every zero point 0.
+
+    Args:
+        scale: float [c].
+        axis: of the tensor.
+    """
     return QuantizationParametersT(
         scale=np.asarray(scale, dtype=np.float32),
         zeroPoint=np.zeros(len(scale), dtype=np.int64),

@@ -29,7 +29,14 @@ def input_places(builtin: int) -> tuple[int, int, int]:
 
 
 def with_weights(operator: OperatorT, builtin: int, kernel: int, bias: int) -> None:
-    """Give a weighted operator another kernel and bias."""
+    """Give a weighted operator another kernel and bias.
+
+    Args:
+        operator: changed in place.
+        builtin: its code.
+        kernel: the tensor of the kernel.
+        bias: the tensor of the bias.
+    """
     _, kernel_place, bias_place = input_places(builtin)
     inputs = [int(index) for index in operator.inputs]
     inputs += [-1] * (bias_place + 1 - len(inputs))

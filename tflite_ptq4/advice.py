@@ -208,7 +208,12 @@ def _last_resort(row: LayerRow, rows: Sequence[LayerRow], total: float | None) -
 
 
 def matching(row: LayerRow, rows: Sequence[LayerRow]) -> str:
-    """A glob for a rule: the Keras layer where it means this row alone, else the row's own name."""
+    """A glob for a rule: the Keras layer where it means this row alone, else the row's own name.
+
+    Args:
+        row: of a report.
+        rows: all of it.
+    """
     wish = glob.escape(row.layer)
     rule = LayerRule(match=wish)
     met = [other.name for other in rows if rule.applies_to(other.name, other.layer_type)]

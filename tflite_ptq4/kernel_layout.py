@@ -28,7 +28,12 @@ def kernel_matrix(node: Node, kernel: NDArray | None = None) -> NDArray:
 
 
 def kernel_from_matrix(node: Node, matrix: NDArray) -> NDArray:
-    """The inverse of `kernel_matrix`: the matrix in the layout of `node.kernel`."""
+    """The inverse of `kernel_matrix`: the matrix in the layout of `node.kernel`.
+
+    Args:
+        node: an operator with weights.
+        matrix: [n, c_out].
+    """
     if node.kind == "conv2d_transpose":
         height, width, outputs, inputs = node.kernel.shape
         return np.swapaxes(matrix.reshape(height, width, inputs, outputs), 2, 3)
@@ -43,20 +48,35 @@ def group_count(node: Node) -> int:
 
 
 def kernel_groups(node: Node, kernel: NDArray | None = None) -> NDArray:
-    """The kernel as groups [g, n, c_out / g], the outputs of a group side by side."""
+    """The kernel as groups [g, n, c_out / g], the outputs of a group side by side.
+
+    Args:
+        node: an operator with weights.
+        kernel: an array in the layout of `node.kernel`; the node's own where None.
+    """
     matrix = kernel_matrix(node, kernel)
     groups = group_count(node)
     return np.moveaxis(matrix.reshape(len(matrix), groups, -1), 1, 0)
 
 
 def kernel_from_groups(node: Node, groups: NDArray) -> NDArray:
-    """The inverse of `kernel_groups`: the groups in the layout of `node.kernel`."""
+    """The inverse of `kernel_groups`: the groups in the layout of `node.kernel`.
+
+    Args:
+        node: an operator with weights.
+        groups: [g, n, c_out / g].
+    """
     matrix = np.moveaxis(groups, 0, 1).reshape(groups.shape[1], -1)
     return kernel_from_matrix(node, matrix)
 
 
 def along_outputs(node: Node, values: ArrayLike) -> NDArray:
-    """Values per output channel [c_out] in a shape that broadcasts against `node.kernel`."""
+    """Values per output channel [c_out] in a shape that broadcasts against `node.kernel`.
+
+    Args:
+        node: an operator with weights.
+        values: [c_out].
+    """
     values = np.asarray(values)
     if node.kind == "depthwise_conv2d":
         return values.reshape(node.kernel.shape[2:])

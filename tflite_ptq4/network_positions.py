@@ -40,7 +40,12 @@ def _first_met(steps: Iterable[tuple[Node, tuple[str, ...], tuple[str, ...]]]) -
 
 
 def leaves_the_network(graph: LayerGraph, tensor: str) -> bool:
-    """Whether a tensor reaches the outputs through no weights."""
+    """Whether a tensor reaches the outputs through no weights.
+
+    Args:
+        graph: the lowered model.
+        tensor: its name.
+    """
     if tensor in graph.outputs:
         return True
     readers = graph.consumers[tensor]
@@ -54,6 +59,10 @@ def leaves_the_network(graph: LayerGraph, tensor: str) -> bool:
 
 def weighted_readers(graph: LayerGraph, tensor: str) -> frozenset[str]:
     """Layers with weights that read a tensor, directly or moved and selected.
+
+    Args:
+        graph: the lowered model.
+        tensor: its name.
 
     Returns:
         Their names, and "" where another operator computes with the tensor.

@@ -81,6 +81,10 @@ class OpenModel:
 def open_keras(model: keras.Model, *, name: str) -> OpenModel:
     """Return a Keras model as one that can be looked into.
 
+    Args:
+        model: a built functional or Sequential model of Keras 3 or tf_keras.
+        name: what tables call it.
+
     Raises:
         ModelError: the model has no symbolic graph.
     """
@@ -123,6 +127,11 @@ def open_tflite(content: bytes, *, name: str, num_threads: int = 2) -> OpenModel
     """Return the content of a `.tflite` file as a model that can be looked into.
 
     Only the main graph is opened: not the branches and bodies of control flow.
+
+    Args:
+        content: of the file.
+        name: what tables and messages call it.
+        num_threads: threads of LiteRT.
 
     Raises:
         FileFormatError: it is not a TFLite file, LiteRT cannot load it, or it gives no numbers.

@@ -55,7 +55,14 @@ class RunnableModel:
 
 
 def keras_model(model: keras.Model, *, name: str, size: int, batch_size: int = 8) -> RunnableModel:
-    """Return a Keras model in memory as a runnable model, `size` being its file's bytes."""
+    """Return a Keras model in memory as a runnable model, `size` being its file's bytes.
+
+    Args:
+        model: a built model of Keras 3 or tf_keras.
+        name: what tables call it.
+        size: bytes of its file.
+        batch_size: images per call.
+    """
     return RunnableModel(
         name=name,
         bytes=size,
@@ -67,6 +74,11 @@ def keras_model(model: keras.Model, *, name: str, size: int, batch_size: int = 8
 
 def tflite_model(content: bytes, *, name: str, num_threads: int = 2) -> RunnableModel:
     """Return the content of a `.tflite` file as a runnable model.
+
+    Args:
+        content: of the file.
+        name: what tables and messages call it.
+        num_threads: threads of LiteRT.
 
     Raises:
         FileFormatError: it is not a TFLite file, or LiteRT cannot load it.

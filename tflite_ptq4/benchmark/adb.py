@@ -94,6 +94,10 @@ def attached_devices(adb: str) -> list[AttachedDevice]:
 def choose_device(adb: str, serial: str | None) -> AttachedDevice:
     """Return the device that is meant: the one of that serial, or the only one that is ready.
 
+    Args:
+        adb: path of the client.
+        serial: what names the device, None for the only one.
+
     Raises:
         DeviceError: there is none, more than one, or it cannot be used.
     """

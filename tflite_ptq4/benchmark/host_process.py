@@ -37,7 +37,13 @@ _WARM_UP = 3
 
 
 def first_run(path: Path, *, threads: int, delegate: str) -> FirstRun:
-    """Load a file in this process and run it for the first time."""
+    """Load a file in this process and run it for the first time.
+
+    Args:
+        path: of the `.tflite` file.
+        threads: of the interpreter.
+        delegate: "xnnpack" or "none".
+    """
     import ai_edge_litert.interpreter  # noqa: F401  what is measured is the file, not the runtime
 
     with suppress(OSError):  # Linux: let the peak begin anew
@@ -75,6 +81,15 @@ def times_in_turn(
     A turn is a block of as many inferences as fill `block_ms`; its first one finds the caches as
     another file has left them and is not counted. `alternating`, each turn is one inference, so
     that all of them find the caches like that. The order is drawn anew for each turn.
+
+    Args:
+        paths: of the `.tflite` files.
+        threads: of the interpreter.
+        delegate: "xnnpack" or "none".
+        rounds: how many turns each file has.
+        block_ms: how long a turn lasts at least, in milliseconds.
+        alternating: whether a turn is one inference.
+        seed: of the order of the files.
 
     Returns:
         Milliseconds of the inferences: for each file, for each round.

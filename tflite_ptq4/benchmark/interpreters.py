@@ -72,7 +72,12 @@ def made_up_inputs(details: Sequence[dict[str, Any]], seed: int = 0) -> list[np.
 
 
 def set_inputs(interpreter: Any, values: Sequence[np.ndarray]) -> None:
-    """Set the inputs of an interpreter, in their order."""
+    """Set the inputs of an interpreter, in their order.
+
+    Args:
+        interpreter: of a file.
+        values: one array for each input, as the file stores it.
+    """
     for detail, value in zip(interpreter.get_input_details(), values, strict=True):
         interpreter.set_tensor(detail["index"], value)
 

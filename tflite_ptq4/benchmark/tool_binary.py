@@ -49,6 +49,10 @@ def where_to_get(device: Device) -> str:
 def check_binary(path: Path | None, device: Device) -> tuple[Path, str]:
     """Return the path of a `benchmark_model` that a device can run, and its ABI.
 
+    Args:
+        path: of the program, None where the user named none.
+        device: that is to run it.
+
     Raises:
         DeviceError: none was named, or it is for another ABI or for Linux.
         FileFormatError: the file cannot be read, or is no program.

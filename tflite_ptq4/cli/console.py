@@ -33,6 +33,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """Print a table: drawn by rich on a terminal, aligned plain text elsewhere.
 
     The first column is text and lies left; the others are right-aligned where all are numbers.
+
+    Args:
+        title: what stands above it.
+        columns: the headings.
+        rows: the cells of each row.
     """
     left = [
         index == 0 or not all(_is_number(row[index]) for row in rows)

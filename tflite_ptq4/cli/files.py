@@ -18,6 +18,10 @@ _UNPREPARED = {"resize": None, "crop": None, "mean": 0.0, "std": 1.0}
 def check_output(output: Path, *, inputs: Iterable[Path | None] = ()) -> None:
     """Refuse an output that could not be written, or that would replace an input.
 
+    Args:
+        output: the file to be written.
+        inputs: files that the command reads, None for one that is not given.
+
     Raises:
         OutputError: the folder is missing or not writable, or the path is a folder or an input.
     """

@@ -11,7 +11,13 @@ from tflite_ptq4.runnable_models import read_model_file
 
 
 def overlay(folder: Path, measures: Iterable[NodeData], model: Path) -> None:
-    """Write measures for a `.tflite` file, and say how to look at them."""
+    """Write measures for a `.tflite` file, and say how to look at them.
+
+    Args:
+        folder: where to.
+        measures: from `model_explorer`.
+        model: path of the `.tflite` file.
+    """
     written = write_node_data(folder, measures, read_model_file(model))
     paths = ",".join(map(str, written))
     message(

@@ -45,7 +45,15 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 def add_path(
     parser: argparse._ActionsContainer, option: str, metavar: str, text: str, **keywords: Any
 ) -> None:
-    """Declare an option that names a file or folder."""
+    """Declare an option that names a file or folder.
+
+    Args:
+        parser: of a command, or a group of its arguments.
+        option: such as "--output".
+        metavar: what stands for the path in the help.
+        text: the help.
+        **keywords: of `add_argument`.
+    """
     parser.add_argument(option, type=Path, metavar=metavar, help=text, **keywords)
 
 
@@ -56,7 +64,12 @@ def add_model_explorer(parser: argparse.ArgumentParser) -> None:
 
 
 def add_image_preparation(parser: argparse.ArgumentParser, *, samples: int | None) -> None:
-    """Declare how many images are read, and what happens to each."""
+    """Declare how many images are read, and what happens to each.
+
+    Args:
+        parser: of a command.
+        samples: how many images are read where the user does not say, None for all.
+    """
     group = parser.add_argument_group("images")
     group.add_argument(
         "--samples",

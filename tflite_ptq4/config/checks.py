@@ -123,7 +123,12 @@ def _unknown_key(key: Any, record: type) -> ConfigError:
 
 
 def nearest(word: object, known: Iterable[str]) -> str:
-    """The known word that is most like the given one."""
+    """The known word that is most like the given one.
+
+    Args:
+        word: what was written.
+        known: the words that have a meaning, at least one.
+    """
     return difflib.get_close_matches(str(word), known, n=1, cutoff=0.0)[0]
 
 

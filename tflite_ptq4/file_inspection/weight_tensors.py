@@ -94,7 +94,12 @@ class WeightUse:
 
 
 def weight_uses(model: schema.ModelT, subgraph: schema.SubGraphT) -> Iterator[WeightUse]:
-    """Yield each use of constant weights, also of those that a DEQUANTIZE or DENSIFY unpacks."""
+    """Yield each use of constant weights, also of those that a DEQUANTIZE or DENSIFY unpacks.
+
+    Args:
+        model: the whole file.
+        subgraph: one of its graphs.
+    """
     unpacked: dict[int, int] = {}
     for operator in subgraph.operators:
         if operator_name(model, operator) in ("DEQUANTIZE", "DENSIFY"):

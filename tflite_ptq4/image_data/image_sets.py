@@ -56,6 +56,10 @@ def evenly_spread(total: int, samples: int | None) -> np.ndarray:
 
     Fewer than `samples` items, or None for `samples`, gives all of them.
 
+    Args:
+        total: how many items there are.
+        samples: how many are wanted, None for all.
+
     Raises:
         DataError: `samples` is below 1.
     """

@@ -49,6 +49,10 @@ def made(
 ) -> keras.layers.Layer:
     """The copy of a layer that `make` makes, or the reason why there is none.
 
+    Args:
+        operation: the layer.
+        make: makes its copy.
+
     Raises:
         ModelError: the layer cannot be made from its own `get_config`.
     """
@@ -63,7 +67,12 @@ def made(
 
 
 def from_config(layer: keras.layers.Layer, config: dict[str, Any]) -> keras.layers.Layer:
-    """A layer of the type of `layer`, not built."""
+    """A layer of the type of `layer`, not built.
+
+    Args:
+        layer: of Keras.
+        config: what `get_config` of such a layer gives.
+    """
     if type(layer) is keras.layers.Lambda:
         # Its config holds the function as code, which Keras rightly does not load back.
         return keras.layers.Lambda(

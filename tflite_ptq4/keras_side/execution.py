@@ -71,7 +71,12 @@ def linear(node: Node, value, kernel, bias):
 
 
 def activate(node: Node, value):
-    """The activation that is fused into an operator."""
+    """The activation that is fused into an operator.
+
+    Args:
+        node: the operator.
+        value: its output before the activation.
+    """
     if node.activation == "relu":
         return ops.relu(value)
     if node.activation == "relu6":

@@ -44,7 +44,12 @@ def keras_layer(
 
 
 def kernel_of_layer(node: Node, kernel: NDArray) -> NDArray:
-    """A kernel in the layout of `node.kernel` as that layer holds it."""
+    """A kernel in the layout of `node.kernel` as that layer holds it.
+
+    Args:
+        node: an operator with weights.
+        kernel: in the layout of `node.kernel`.
+    """
     return kernel[0] if _is_one_axis(node) else kernel
 
 

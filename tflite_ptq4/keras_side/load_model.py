@@ -29,6 +29,10 @@ _UNKNOWN_CLASS = re.compile(r"Could not locate (?:class|function) '([^']*)'")
 def check_model_file(path: str | os.PathLike[str], framework: Framework = "auto") -> None:
     """Refuse what cannot be the file of a Keras model, without importing Keras.
 
+    Args:
+        path: as for `framework_of`.
+        framework: as there.
+
     Raises:
         FileFormatError: as `framework_of`.
     """

@@ -101,6 +101,10 @@ def _nothing() -> None:
 def require_quantizable(graph: LayerGraph, model_name: str) -> None:
     """Refuse a model in which no layer has weights that can be quantized.
 
+    Args:
+        graph: the lowered model.
+        model_name: for the message.
+
     Raises:
         ModelError: no convolution and no Dense was found.
     """

@@ -77,7 +77,12 @@ def float32_copy(model: keras.Model) -> keras.Model:
 
 
 def copy_weights(source: Trace, target: Trace) -> None:
-    """Give the layers of a copied model the weights that the original has now."""
+    """Give the layers of a copied model the weights that the original has now.
+
+    Args:
+        source: the calls of the original.
+        target: the calls of its `float32_copy`.
+    """
     for original, copy in zip(source.calls, target.calls, strict=True):
         if isinstance(original.operation, keras.layers.Layer):
             copy.operation.set_weights(original.operation.get_weights())

@@ -10,7 +10,12 @@ from tflite_ptq4.errors import DataError
 
 
 def agreement(reference: np.ndarray, other: np.ndarray) -> float:
-    """Return the share of equal argmax on the last axis of two arrays [N, ..., classes]."""
+    """Return the share of equal argmax on the last axis of two arrays [N, ..., classes].
+
+    Args:
+        reference: number array [N, ..., classes].
+        other: of the same shape.
+    """
     _check_same_shape(reference, other)
     return float(np.mean(np.argmax(reference, axis=-1) == np.argmax(other, axis=-1)))
 

@@ -13,7 +13,14 @@ from tflite_ptq4.report_values import LayerRow
 
 
 def layer_view(number: int, row: LayerRow, total: float, largest: float) -> dict[str, Any]:
-    """One row of the table, and of the worst layers."""
+    """One row of the table, and of the worst layers.
+
+    Args:
+        number: of the row, from 1.
+        row: of the report.
+        total: the sensitivities of all layers together, 0 where they were not measured.
+        largest: the share of the layer that costs most.
+    """
     alone = row.sensitivity
     share = None if alone is None or not total else alone.total / total
     parts = (0.0, 0.0)

@@ -101,7 +101,14 @@ def expands(*types: type) -> Callable[[Expansion], Expansion]:
 
 
 def whole(call: Call, kind: str, attributes: dict | None = None, **fields) -> Primitive:
-    """The whole call as one primitive of the given kind."""
+    """The whole call as one primitive of the given kind.
+
+    Args:
+        call: of a traced model.
+        kind: a kind of `operator_rules.RULES`, or "identity".
+        attributes: as in `Primitive`, beside the settings of the layer.
+        **fields: other fields of the primitive.
+    """
     attributes = {"settings": _settings(call.operation), **(attributes or {})}
     return Primitive(
         name=call.name,
@@ -177,7 +184,12 @@ def step(
 
 
 def in_float(call: Call, reason: str) -> Primitive:
-    """The whole call as an operator that stays in float."""
+    """The whole call as an operator that stays in float.
+
+    Args:
+        call: of a traced model.
+        reason: why TFLite has no integer form of it.
+    """
     return whole(call, "float", reason=reason)
 
 
