@@ -313,6 +313,7 @@ def test_a_channel_counts_as_much_as_its_readers_amplify_it() -> None:
 def test_nonnegative_tensors_start_at_zero() -> None:
     graph = chain("conv2d", "max_pool", "add", "dense", activation="relu")
     plan = plan_of(graph)
+    assert {"conv2d0", "max_pool1"} <= graph.nonnegative
     for name in graph.nonnegative:
         assert plan.tensors[name].zero_point.tolist() == [0]
 
