@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from tflite_ptq4.errors import DataError
-from tflite_ptq4.input_arrays import arrays_in_order, check_arrays, finite_arrays
+from tflite_ptq4.input_arrays import (
+    arrays_in_order,
+    check_arrays,
+    filled_batch,
+    finite_arrays,
+)
 from tflite_ptq4.input_shapes import Shape
 
 ONE: dict[str, Shape] = {"image": (4, None, 3)}
@@ -173,3 +178,9 @@ def test_messages_name_the_file() -> None:
         check_arrays({"extra": EXTRA[:, :1]}, TWO, "'a.npz'")
     with pytest.raises(DataError, match=r"^'a\.npz' must be finite"):
         finite_arrays({"extra": EXTRA * np.float32(np.nan)}, "'a.npz'")
+
+
+def test_a_batch_is_filled_up_with_its_last_image() -> None:
+    images = np.array([[1, 2], [3, 4]])
+    assert filled_batch(images, 4).tolist() == [[1, 2], [3, 4], [3, 4], [3, 4]]
+    assert filled_batch(images, 2).tolist() == images.tolist()

@@ -131,6 +131,19 @@ def finite_arrays(
     return tuple(found)
 
 
+def filled_batch(images: NDArray, size: int) -> NDArray:
+    """Images filled up with their last one, for a model that takes so many at a time.
+
+    Args:
+        images: [n, ...], at least one.
+        size: the number wanted, at least n.
+
+    Returns:
+        [size, ...].
+    """
+    return np.concatenate([images, np.repeat(images[-1:], size - len(images), axis=0)])
+
+
 def _picked(
     images: object, shapes: Mapping[str, Shape], structure: InputStructure
 ) -> dict[str, Any]:

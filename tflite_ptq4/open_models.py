@@ -14,6 +14,7 @@ import numpy as np
 
 from tflite_ptq4.converters.flatbuffer_model import parse
 from tflite_ptq4.errors import FileFormatError
+from tflite_ptq4.input_arrays import filled_batch
 from tflite_ptq4.input_shapes import Shape
 from tflite_ptq4.keras_side.load_model import input_shapes
 from tflite_ptq4.layer_names import last_steps, layers_of_tensors
@@ -103,7 +104,7 @@ def open_keras(model: keras.Model, *, name: str) -> OpenModel:
         size = fixed or count
         batches = []
         for start in range(0, count, size):
-            batch = [_padded(array[start : start + size], size) for array in images]
+            batch = [filled_batch(array[start : start + size], size) for array in images]
             values = run_primitives(lowered.primitives, dict(zip(graph.inputs, batch, strict=True)))
             batches.append([_rows(values[taps[tensor]]) for tensor in tensors])
         return [np.concatenate(parts)[:count] for parts in zip(*batches, strict=True)]
@@ -246,8 +247,3 @@ def _read(interpreter: Any, tensor: dict[str, Any]) -> np.ndarray | None:
 def _rows(value: Any) -> np.ndarray:
     array = np.asarray(value, np.float32)
     return array.reshape(len(array), -1)
-
-
-def _padded(images: np.ndarray, size: int) -> np.ndarray:
-    """Images repeated to the batch size that a model asks for."""
-    return np.concatenate([images, np.repeat(images[-1:], size - len(images), axis=0)])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tflite_ptq4.errors import FileFormatError
-from tflite_ptq4.input_arrays import Images
+from tflite_ptq4.input_arrays import Images, filled_batch
 from tflite_ptq4.input_shapes import Shape
 from tflite_ptq4.keras_side.load_model import input_shapes
 from tflite_ptq4.litert import (
@@ -133,11 +133,10 @@ def predict_keras(
     for start in progress(starts) if progress else starts:
         batch = [array[start : start + size] for array in images]
         count = len(batch[0])
-        missing = size - count if fixed else 0
-        padded = [np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) for part in batch]
-        several = len(padded) > 1
+        filled = [filled_batch(part, fixed or count) for part in batch]
+        several = len(filled) > 1
         output = model.predict_on_batch(
-            keras.tree.pack_sequence_as(model.input, padded) if several else padded[0]
+            keras.tree.pack_sequence_as(model.input, filled) if several else filled[0]
         )
         while not hasattr(output, "shape"):
             output = next(iter(output.values() if isinstance(output, dict) else output))
