@@ -29,6 +29,7 @@ LAYERS = {
     "tflite_ptq4.file_identifier": 3,
     "tflite_ptq4.float_file": 3,
     "tflite_ptq4.graph": 3,
+    "tflite_ptq4.image_count": 3,
     "tflite_ptq4.image_variations": 3,
     "tflite_ptq4.input_arrays": 3,
     "tflite_ptq4.input_shapes": 3,
