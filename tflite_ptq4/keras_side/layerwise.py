@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from math import ceil, prod
 
@@ -103,7 +104,7 @@ class _SideBySide:
         """Run one operator in both networks, quantizing it first where it has weights."""
         exact = [self._exact[name] for name in node.inputs]
         coded = [self._coded[name] for name in node.inputs]
-        in_float = partial(run_node, node, self.lowered.runs.get(node.name))
+        in_float = partial(run_node, _on_device(node), self.lowered.runs.get(node.name))
         in_integers = in_float
         size = self._size([*node.inputs, *node.outputs])
         derived = self._is_derived(node, [*exact, *coded])
@@ -211,6 +212,13 @@ class _SideBySide:
         if rounding is None or name not in self.plan.tensors:
             return value
         return fake_quantize(value, self.plan.tensors[name], rounding)
+
+
+def _on_device(node: Node) -> Node:
+    """The operator with its weights as tensors, which numpy's would become at each call."""
+    if not node.rule.weighted:
+        return node
+    return replace(node, kernel=tf.constant(node.kernel), bias=tf.constant(node.bias))
 
 
 def _sqnr_db(reference: Batches, value: Batches) -> float:

@@ -22,6 +22,7 @@ from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
 from tflite_ptq4.keras_side.image_batches import even_size
 from tflite_ptq4.keras_side.input_gradients import has_plain_gradient, input_gradient
 from tflite_ptq4.keras_side.lowering import LoweredModel
+from tflite_ptq4.keras_side.second_thread import SecondThread
 from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.sensitivity import Sensitivity, random_signs, weights_alone
@@ -68,11 +69,13 @@ def measure_sensitivity(
     chosen = evenly_spread(len(images[0]), most_images)
     size = even_size(max(1, BATCH_ELEMENTS // elements), len(chosen))
     probes = probes or ceil(SAMPLES / len(chosen))
-    measured = _Measured(lowered, plan, weights, statistics, probes)
     starts = range(0, len(chosen), size)
-    for start in progress(starts) if progress else starts:
-        values = (tf.constant(array[chosen[start : start + size]], tf.float32) for array in images)
-        measured.add(dict(zip(graph.inputs, values, strict=True)))
+    with SecondThread() as beside:
+        measured = _Measured(lowered, plan, weights, statistics, probes, beside)
+        for start in progress(starts) if progress else starts:
+            part = chosen[start : start + size]
+            values = (tf.constant(array[part], tf.float32) for array in images)
+            measured.add(dict(zip(graph.inputs, values, strict=True)))
     return measured.result()
 
 
@@ -96,8 +99,10 @@ class _Measured:
         weights: Mapping[str, LayerWeights],
         statistics: Mapping[str, TensorStatistics],
         probes: int,
+        beside: SecondThread,
     ) -> None:
         self.lowered, self.plan, self.probes = lowered, plan, probes
+        self._beside = beside
         self._alone = {
             node.name: weights_alone(
                 node,
@@ -123,11 +128,11 @@ class _Measured:
         gradients = {name: self._probes(name, values[name]) for name in self._logits}
         for node in reversed(self.lowered.graph.nodes):
             reached = {name: gradients.pop(name) for name in node.outputs if name in gradients}
-            for part, error in self._errors(node, values):
-                self._project(node.name, part, reached.get(node.output, []), error)
+            projected = self._beside.start(self._project_errors, node, values, reached)
             if reached:
                 for name, found in self._backward(node, values, reached):
                     gradients[name] = _added(gradients.get(name), found)
+            projected.result()
             for name in node.outputs:
                 del values[name]
         for name in [name for name in inputs if name in self.plan.tensors]:
@@ -157,6 +162,13 @@ class _Measured:
         for name in varied:
             if by_probe[0][name] is not None:
                 yield name, [found[name] for found in by_probe]
+
+    def _project_errors(
+        self, node: Node, values: Mapping[str, tf.Tensor], reached: Mapping[str, list[tf.Tensor]]
+    ) -> None:
+        """Add what an operator's own errors do, by the gradients at its outputs."""
+        for part, error in self._errors(node, values):
+            self._project(node.name, part, reached.get(node.output, []), error)
 
     def _project(self, layer: str, part: str, gradients: list[tf.Tensor], error: tf.Tensor) -> None:
         """Add (g . e)^2 of each image and probe."""
