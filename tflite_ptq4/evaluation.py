@@ -67,7 +67,7 @@ class EvaluationRow:
     Attributes:
         name: the model's name.
         bytes: length of its file.
-        top1, top5: share of images in [0, 1], None without labels.
+        top1, top5: share of images in [0, 1], None without labels or classes.
         agreement: share of images with the same top class as the first model, 1 for the first.
         sqnr_db: SQNR of the outputs against the first model's, infinity for the first.
     """
@@ -95,7 +95,8 @@ def evaluate_models(
 
     Args:
         models: at least one; those of several inputs have inputs of the same names.
-        images: read for the inputs of the first model, with labels for the accuracies.
+        images: read for the inputs of the first model, with labels for the accuracies of models
+            that answer [N, classes].
         progress: called per model with a description and the list of what is to do; wraps the list.
 
     Returns:
@@ -128,7 +129,7 @@ def evaluate_models(
                 f"{reference.shape[1:]} per image, {model.name!r} gives {outputs.shape[1:]}. "
                 "Choose models of the same task."
             )
-        labels = images.labels
+        labels = images.labels if outputs.ndim == 2 else None
         rows.append(
             EvaluationRow(
                 name=model.name,

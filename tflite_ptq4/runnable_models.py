@@ -138,9 +138,9 @@ def predict_keras(
         output = model.predict_on_batch(
             keras.tree.pack_sequence_as(model.input, filled) if several else filled[0]
         )
-        while not hasattr(output, "shape"):
-            output = next(iter(output.values() if isinstance(output, dict) else output))
-        outputs.append(np.asarray(output, np.float32)[:count])
+        # In the order of `model.outputs`, which sorts the keys of a dict.
+        first = keras.tree.flatten(output)[0]
+        outputs.append(np.asarray(first, np.float32)[:count])
     return _classes_last(np.concatenate(outputs))
 
 

@@ -376,7 +376,11 @@ def _of_other_lengths(folder: Path) -> None:
         (_without_pose, ["two.npz"], "It holds: view."),
         (_of_other_lengths, ["two.npz"], "3 for 'pose', 2 for 'view'"),
         (lambda folder: _pictures(folder), ["pictures"], "has 2 (pose, view)"),
-        (lambda folder: None, ["two.npz", "--mean", "1"], "Received: --mean for the inputs pose"),
+        (
+            lambda folder: None,
+            ["two.npz", "--mean", "1"],
+            "Received: --mean for 'pose' (5), 'view' (",
+        ),
         (lambda folder: None, ["two.npz", "--std", "1,2,3", "--crop", "4"], "--crop, --std for"),
     ],
     ids=["keys of one input", "missing", "lengths", "folder", "mean", "std and crop"],
@@ -398,6 +402,96 @@ def test_images_that_do_not_fit_several_inputs_are_a_sentence(
     assert message in err
     assert "Traceback" not in err
     assert not (two_inputs / "out").exists()
+
+
+@pytest.fixture
+def sound(folder: Path, rng: np.random.Generator) -> np.ndarray:
+    """In place of the model one of frames of sound, and frames for it."""
+    frames = keras.Input((20, 4), name="frames")
+    x = keras.layers.Conv1D(6, 3, padding="causal", activation="relu")(frames)
+    keras.Model(frames, keras.layers.Dense(4)(keras.layers.Flatten()(x))).save("model.keras")
+    return rng.normal(size=(10, 20, 4))
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "frames.npz"])
+def test_a_model_of_sound_takes_an_array(
+    name: str, folder: Path, sound: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, suffix = name.split(".")
+    if suffix == "npy":
+        np.save(name, sound)
+    else:
+        np.savez(name, **{key: sound}, y=np.arange(10) % 4)
+    argv = ["quantize", "model.keras", "--output", "out.tflite", "--calibration", name]
+    assert main(argv) == 0
+    assert "On the 10 images" in capsys.readouterr().out
+    assert main(["evaluate", "model.keras", "out.tflite", "--data", name, "--json"]) == 0
+    models = json.loads(capsys.readouterr().out)["models"]
+    assert models[1]["sqnr_db"] > 15
+    assert (models[0]["top1"] is None) == (suffix == "npy")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "argv", "message"),
+    [
+        (lambda x: np.save("x.npy", x[:, :9]), ["x.npy"], "20 x 4 per image. Received: 9 x 4"),
+        (lambda x: np.savez("x.npz", sound=x), ["x.npz"], "network (frames), and may hold labels"),
+        (lambda x: np.save("x.npy", x), ["x.npy", "--std", "2"], "--std for 'frames' (20 x 4)"),
+        (lambda x: _pictures(Path()), ["pictures"], "'frames' takes 20 x 4. Received: 'pictures'"),
+    ],
+    ids=["length", "key", "preparation", "folder"],
+)
+def test_what_a_model_of_sound_cannot_take_is_a_sentence(
+    prepare: Callable[[np.ndarray], None],
+    argv: list[str],
+    message: str,
+    sound: np.ndarray,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prepare(sound)
+    options = ["quantize", "model.keras", "--output", "out.tflite", "--calibration"]
+    assert main([*options, *argv]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_numbers_in_file_names_need_not_be_labels(
+    folder: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model has 4 classes, and photographs are named by date."""
+    (folder / "photos").mkdir()
+    for day in range(3):
+        pixels = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / f"2026010{day}_walk.png")
+    argv = ["quantize", "model.keras", "--output", "out.tflite", "--calibration", "photos"]
+    assert main([*argv, "--mean", "127", "--std", "64"]) == 0
+    out, err = capsys.readouterr()
+    assert "labels of photos are not used: they go up to 20260102, and the model has the" in err
+    assert "On the 3 images of photos" in out
+    assert main(["evaluate", "out.tflite", "--data", "photos"]) == 2
+    assert "Labels must be classes of the network, 0 to 3." in capsys.readouterr().err
+
+
+def test_a_model_of_no_classes_is_compared_on_labelled_images(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = keras.Input((8, 8, 3))
+    keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs)).save("model.keras")
+    assert main([*QUANTIZE, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["comparison"]["top1"] is None
+    assert main(["evaluate", "model.keras", "out.tflite", "--data", "images.npz"]) == 0
+    assert "outputs are no classes, so there is no accuracy" in capsys.readouterr().err
+
+
+def test_outputs_by_name_are_compared_in_their_order_in_the_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Keras sorts the names: the first output is the box, though the classes were given first."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(6, 3)(inputs))
+    outputs = {"classes": keras.layers.Dense(3)(x), "box": keras.layers.Dense(4)(x)}
+    keras.Model(inputs, outputs).save("model.keras")
+    assert main([*QUANTIZE, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["comparison"]["sqnr_db"] > 15
 
 
 def test_models_that_take_other_inputs_are_not_compared(

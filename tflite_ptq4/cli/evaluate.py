@@ -44,6 +44,8 @@ def run(arguments: argparse.Namespace) -> None:
         if images.labels is None:
             message(f"{arguments.data} has no labels, so there is no accuracy.")
         rows = evaluate_models(models, images, progress=track)
+        if images.labels is not None and rows[0].top1 is None:
+            message("The models' outputs are no classes, so there is no accuracy.")
     if arguments.json:
         print_json(
             {

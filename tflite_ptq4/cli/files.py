@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tflite_ptq4.errors import DataError, OutputError
 from tflite_ptq4.image_data import ImageSet, load_images, load_inputs, require_images
-from tflite_ptq4.input_shapes import Shape
+from tflite_ptq4.input_shapes import Shape, size_text
 
 # What the arguments are where they are not given.
 _UNPREPARED = {"resize": None, "crop": None, "mean": 0.0, "std": 1.0}
@@ -89,14 +89,15 @@ def images_from(
         DataError: they cannot be read, or do not fit the model.
     """
     preparation = {name: getattr(arguments, name) for name in _UNPREPARED}
-    if len(input_shapes) == 1:
-        (shape,) = input_shapes.values()
-        return load_images(path, samples=samples, input_shape=shape, **preparation)
+    first, *others = input_shapes.values()
+    if not others and len(first) == 3:
+        return load_images(path, samples=samples, input_shape=first, **preparation)
     asked = [f"--{name}" for name, value in preparation.items() if value != _UNPREPARED[name]]
     if asked:
+        inputs = ", ".join(f"{name!r} ({size_text(shape)})" for name, shape in input_shapes.items())
         raise DataError(
-            "--resize, --crop, --mean and --std prepare the images of a model of one input. "
-            f"Received: {', '.join(asked)} for the inputs {', '.join(input_shapes)}. Save each "
-            "array as the model expects it."
+            "--resize, --crop, --mean and --std prepare images [height, width, channels], of a "
+            f"model of one input. Received: {', '.join(asked)} for {inputs}. Save each array as "
+            "the model expects it."
         )
     return load_inputs(path, input_shapes, samples=samples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,8 @@ def run(arguments: argparse.Namespace) -> None:
             images = images_from(arguments.calibration, arguments, own, arguments.samples)
             given = images.named(own)
         images = _images_to_compare_on(arguments, own, images)
+        if images is not None and arguments.data is None:
+            images = _with_labels_that_fit(images, model, arguments.calibration)
         fixed = _fixed_shapes(arguments, own, given)
         if statistics is None:
             statistics = _calibrated(model, given)
@@ -205,6 +207,23 @@ def _images_to_compare_on(
             "Give them with --data."
         )
     return images
+
+
+def _with_labels_that_fit(
+    images: ImageSet, model: keras.Model | tf_keras.Model, path: Path
+) -> ImageSet:
+    """Leave out what cannot be labels of the model: a number that a file's name begins with, say.
+
+    Calibration needs none; of images to evaluate on, such labels are refused.
+    """
+    shape = tuple(model.outputs[0].shape)
+    if images.labels is None or len(shape) != 2 or images.labels.max() < shape[1]:
+        return images
+    message(
+        f"The labels of {path} are not used: they go up to {images.labels.max()}, and the model "
+        f"has the classes 0 to {shape[1] - 1}."
+    )
+    return replace(images, labels=None)
 
 
 def _fixed_shapes(

@@ -1,7 +1,8 @@
 """Images for calibration and evaluation: from arrays on disk, or from a folder of pictures.
 
 An array file holds `x` [N, H, W, C] and, in an `.npz`, optionally the labels `y` [N]; for a network
-of several inputs an `.npz` holds an array for each, by name. A folder is read recursively in sorted
+of several inputs an `.npz` holds an array for each, by name. What is no image, such as sound
+[N, length, channels], is an array in the same way. A folder is read recursively in sorted
 order; what its labels are taken from says `labels.py`. Pictures of a folder are decoded when
 they are used, not before, so a large folder costs no memory.
 """
@@ -132,11 +133,12 @@ def require_images(path: Path) -> None:
 def load_inputs(
     path: str | os.PathLike[str], input_shapes: Mapping[str, Shape], *, samples: int | None = None
 ) -> ImageSet:
-    """Read what a network of several inputs takes, and labels, from one `.npz` file.
+    """Read what a network of several inputs takes, or of one that is no image, and labels.
 
     Args:
-        path: the file; it holds an array for each input, under the input's name, prepared as the
-            network expects them, and optionally the labels under `y`.
+        path: an `.npz` file; it holds an array for each input, under the input's name, prepared as
+            the network expects them, and optionally the labels under `y`. That of an only input
+            may be called `x`, or be an `.npy` file.
         input_shapes: for each input its shape without the batch axis, None for any length.
         samples: as in `load_images`.
 
@@ -150,14 +152,12 @@ def load_inputs(
     path = Path(path)
     names = ", ".join(input_shapes)
     if path.is_dir():
-        raise DataError(
-            f"A folder of pictures gives images of one input, but the network has "
-            f"{len(input_shapes)} ({names}), and which picture belongs to which is not said. "
-            f"Received: {str(path)!r}. Save an .npz file with an array for each input."
-        )
+        raise DataError(_why_no_folder(path, input_shapes))
 
     def choose(found: Sequence[str]) -> Sequence[str]:
-        if set(found) not in (set(input_shapes), {*input_shapes, LABELS}):
+        alone = len(input_shapes) == 1 and ONLY_ARRAY in found
+        wanted = {ONLY_ARRAY} if alone else set(input_shapes)
+        if set(found) not in (wanted, {*wanted, LABELS}):
             raise DataError(
                 f"{str(path)!r} must hold an array for each input of the network ({names}), and "
                 f"may hold labels under `{LABELS}`. It holds: {', '.join(found) or 'nothing'}. "
@@ -167,6 +167,8 @@ def load_inputs(
 
     arrays = read_arrays(path, choose)
     labels = None if LABELS in input_shapes else arrays.pop(LABELS, None)
+    if len(input_shapes) == 1:
+        arrays = dict(zip(input_shapes, arrays.values(), strict=True))
     arrays = {name: arrays[name] for name in input_shapes}
     check_arrays(arrays, input_shapes, repr(str(path)))
     total = len(next(iter(arrays.values())))
@@ -175,6 +177,22 @@ def load_inputs(
     images = finite_arrays({name: array[chosen] for name, array in arrays.items()}, repr(str(path)))
     numbers = tuple(f"[{i}]" for i in chosen)
     return ImageSet(images, None if labels is None else labels[chosen], numbers)
+
+
+def _why_no_folder(folder: Path, input_shapes: Mapping[str, Shape]) -> str:
+    names = ", ".join(input_shapes)
+    if len(input_shapes) > 1:
+        return (
+            f"A folder of pictures gives images of one input, but the network has "
+            f"{len(input_shapes)} ({names}), and which picture belongs to which is not said. "
+            f"Received: {str(folder)!r}. Save an .npz file with an array for each input."
+        )
+    (shape,) = input_shapes.values()
+    return (
+        "A folder of pictures gives images [height, width, channels], but the network's input "
+        f"{names!r} takes {size_text(shape)}. Received: {str(folder)!r}. Save an array "
+        f"[n, {', '.join(map(str, shape))}] as an .npy file."
+    )
 
 
 def _load_folder(
