@@ -62,15 +62,16 @@ class FloatFileReader:
         read = {entry.name.decode(): int(entry.tensorIndex) for entry in signature.inputs}
         written = {entry.name.decode(): int(entry.tensorIndex) for entry in signature.outputs}
         # Of an operator that does nothing, the converter leaves only the tensor that it reads.
-        reads = {read[key]: name for name, key in file.read_keys.items() if key in read}
-        self.index: dict[str, int] = {
-            name: read[file.read_keys[name]] for name in source.graph.inputs
-        }
+        reads = {read[key]: name for key, name in file.read_keys.items() if key in read}
+        self.index: dict[str, int] = {}
+        for index, name in reads.items():
+            if name in source.graph.inputs:
+                self.index.setdefault(name, index)
         self._node_of: dict[int, Node] = {}
         for node in source.graph.nodes:
             for name in node.outputs:
                 index = written[file.written_keys[name]]
-                if index in reads and node.rule.output_scale in _COMPUTED:
+                if index in reads and self._has_scale_of_its_own(node, name):
                     index = self._append_copy(index, name)
                 if index in reads:
                     self.index[name] = self.index[reads[index]]
@@ -85,8 +86,13 @@ class FloatFileReader:
         self._assign_inner_operators(frozenset(reads))
         self._connect({index: self.index[name] for index, name in reads.items()})
 
+    def _has_scale_of_its_own(self, node: Node, name: str) -> bool:
+        """Whether the plan of a tensor may differ from that of what its operator reads."""
+        in_float = node.rule.output_scale is OutputScale.FLOAT
+        return node.rule.output_scale in _COMPUTED or (in_float and name in self.source.plan.tensors)
+
     def _copy_writer(self, index: int) -> int:
-        """Undo that the converter made one operator of two equal ones; return the second output."""
+        """Undo that a layer gives one tensor twice: the plan may differ. Return the second."""
         operators = self.editor.graph.operators
         place = next(p for p, operator in enumerate(operators) if index in operator.outputs)
         second = copy.deepcopy(operators[place])
@@ -96,7 +102,6 @@ class FloatFileReader:
         ]
         first_outputs = second.outputs.tolist()
         second.outputs = np.asarray(twins, dtype=np.int32)
-        # In front of the first, so that operators inside both layers stay with the first.
         operators.insert(place, second)
         return twins[first_outputs.index(index)]
 

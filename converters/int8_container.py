@@ -112,10 +112,20 @@ class Int8Writer:
         for name, index in self.reader.index.items():
             if name in source.plan.tensors:
                 self._plan_of.setdefault(index, source.plan.tensors[name])
+        read_as_int8 = {
+            index
+            for operator in self.reader.original_operators
+            if self._is_integer(operator)
+            for index in self.reader.computed_inputs(operator)
+        }
         for operator in self.reader.original_operators:
-            inputs = self.reader.computed_inputs(operator)
-            if self._moves_inside(operator) and inputs[0] in self._plan_of:
-                self._plan_of[int(operator.outputs[0])] = self._plan_of[inputs[0]]
+            inputs, output = self.reader.computed_inputs(operator), int(operator.outputs[0])
+            if (
+                output in read_as_int8
+                and self._moves_inside(operator)
+                and inputs[0] in self._plan_of
+            ):
+                self._plan_of[output] = self._plan_of[inputs[0]]
         self._tensors = Int8Tensors(self.editor, self._plan_of)
 
     def write(self, io: str) -> ModelT:

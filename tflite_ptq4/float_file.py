@@ -12,8 +12,8 @@ class FloatFile:
 
     Attributes:
         data: the flatbuffer.
-        read_keys: for each tensor that an operator reads, or the user feeds, its key among the
-            inputs of the file's signature.
+        read_keys: for each key among the inputs of the file's signature the tensor that one
+            operator reads there, or the user feeds.
         written_keys: for each tensor that an operator writes its key among the outputs.
         input_names: for each input of the graph the name that the user knows it by.
         output_names: the same for each output, in the order of the graph's outputs.

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -26,6 +27,8 @@ from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.keras_side.execution import run_node
 from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.keras_side.tensor_specs import tensor_specs
+
+_MISSING_OPERATORS = re.compile(r"^(?:TF Select|Custom) ops: (.+)$", re.MULTILINE)
 
 LARGE_KERNEL = 1 << 14  # weights; smaller kernels are converted as they are
 
@@ -50,59 +53,117 @@ def to_float_tflite(
             operator.
     """
     graph = lowered.graph
-    held = _variables_in_float(lowered)
-    stand_ins = _stand_ins(graph, replaced)
-    specs = {
-        name: tf.TensorSpec(spec.shape, spec.dtype, name=f"r{position:05d}")
-        for position, (name, spec) in enumerate(tensor_specs(lowered, input_shapes).items())
-    }
-    read = [name for name in graph.tensors if name in graph.inputs or graph.consumers[name]]
-    read_keys = {name: specs[name].name for name in read}
-    written_keys = {
-        name: f"w{position:05d}"
-        for position, name in enumerate(graph.tensors)
-        if name not in graph.inputs
-    }
+    specs = tensor_specs(lowered, input_shapes)
+    conversion = _Conversion(lowered, specs, replaced)
+    try:
+        data = conversion.of(graph.nodes)
+    except Exception as error:
+        raise ModelError(_refusal(conversion, graph.nodes, error)) from error
+    return FloatFile(
+        data=data,
+        read_keys={key: name for (_, name), key in conversion.read_keys.items()},
+        written_keys=conversion.written_keys,
+        input_names=graph.inputs,
+        output_names=lowered.trace.output_names,
+        stand_ins=conversion.stand_ins,
+    )
 
-    @tf.function(input_signature=[specs[name] for name in read], autograph=False)
-    def operators(*tensors):
-        values, found = dict(zip(read, tensors, strict=True)), {}
-        with _as_constants(held):
-            for node in graph.nodes:
-                arguments = [values[name] for name in node.inputs]
-                if node.name in replaced:
-                    node = _with_stand_ins(node, stand_ins.get(node.name))
-                results = run_node(node, lowered.runs.get(node.name), arguments)
-                found.update(
-                    {written_keys[n]: r for n, r in zip(node.outputs, results, strict=True)}
-                )
-        return found
 
-    function = operators.get_concrete_function()
+class _Conversion:
+    """What is converted, and the keys of its tensors in the signature.
+
+    Attributes:
+        read_keys: of (operator, tensor) for each tensor that an operator reads; of ("", tensor) for
+            an input of the graph that none reads.
+        written_keys: of each tensor that an operator writes.
+        stand_ins: as in `FloatFile`.
+    """
+
+    def __init__(
+        self,
+        lowered: LoweredModel,
+        specs: Mapping[str, tf.TensorSpec],
+        replaced: Collection[str],
+    ) -> None:
+        graph = lowered.graph
+        self.written_keys = {
+            name: f"w{position:05d}"
+            for position, name in enumerate(graph.tensors)
+            if name not in graph.inputs
+        }
+        self.read_keys = {read: f"r{place:05d}" for place, read in enumerate(_reads(graph))}
+        self.stand_ins = _stand_ins(graph, replaced)
+        self._lowered, self._specs, self._replaced = lowered, specs, replaced
+        self._held = _variables_in_float(lowered)
+
+    def of(self, nodes: Sequence[Node]) -> bytes:
+        """The flatbuffer of some of the operators."""
+        names = {"", *(node.name for node in nodes)}
+        keys = {read: key for read, key in self.read_keys.items() if read[0] in names}
+        signature = [
+            tf.TensorSpec(self._specs[name].shape, self._specs[name].dtype, name=key)
+            for (_, name), key in keys.items()
+        ]
+
+        @tf.function(input_signature=signature, autograph=False)
+        def operators(*tensors):
+            values = dict(zip(keys, tensors, strict=True))
+            with _as_constants(self._held):
+                return {key: value for node in nodes for key, value in self._run(node, values)}
+
+        return _converted(operators.get_concrete_function())
+
+    def _run(self, node: Node, values: Mapping[tuple[str, str], object]) -> list[tuple]:
+        """Key and value of each tensor that an operator writes."""
+        arguments = [values[node.name, name] for name in node.inputs]
+        keys = [self.written_keys[name] for name in node.outputs]
+        run = self._lowered.runs.get(node.name)
+        if node.name in self._replaced:
+            node = _with_stand_ins(node, self.stand_ins.get(node.name))
+        return list(zip(keys, run_node(node, run, arguments), strict=True))
+
+
+def _converted(function) -> bytes:
+    """A function of TensorFlow as a flatbuffer."""
     # Saving the whole model beside the function can fail at open sizes; what it needs of it are
     # the variables of layers of tf_keras.
     owner = tf.Module()
     owner.variables_of_layers = function.variables
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], trackable_obj=owner)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    try:
-        # The converter prints to stdout, which belongs to results.
-        with contextlib.redirect_stdout(sys.stderr):
-            data = converter.convert()
-    except Exception as error:
-        raise ModelError(
-            f"The model must convert to TensorFlow Lite. Received: {lowered.model.name!r}, which "
-            f"TFLiteConverter refuses: {str(error).strip().splitlines()[-1]}. Replace the "
-            "operation that it names."
-        ) from error
-    return FloatFile(
-        data=bytes(data),
-        read_keys=read_keys,
-        written_keys=written_keys,
-        input_names=graph.inputs,
-        output_names=lowered.trace.output_names,
-        stand_ins=stand_ins,
+    # The converter prints to stdout, which belongs to results.
+    with contextlib.redirect_stdout(sys.stderr):
+        return bytes(converter.convert())
+
+
+def _refusal(conversion: _Conversion, nodes: Sequence[Node], error: Exception) -> str:
+    """Which layers TFLiteConverter refuses, and why: each is tried alone."""
+    refused = {}
+    for node in nodes:
+        if node.kind == "float":
+            try:
+                conversion.of([node])
+            except Exception as reason:
+                refused[f"{node.name!r} ({node.layer_type})"] = _why(reason)
+    found = "; ".join(f"layer {layer}, {why}" for layer, why in refused.items()) or _why(error)
+    return (
+        "Every layer must convert to operators of TensorFlow Lite. TFLiteConverter refuses "
+        f"{found}. Replace such a layer by others that compute the same."
     )
+
+
+def _why(error: Exception) -> str:
+    missing = _MISSING_OPERATORS.search(str(error))
+    if missing:
+        return f"which needs {missing[1].strip()} of TensorFlow"
+    return f"which fails with: {str(error).strip().splitlines()[0][:300]}"
+
+
+def _reads(graph: LayerGraph) -> list[tuple[str, str]]:
+    """(operator, tensor) for all that operators read, and ("", tensor) for inputs not read."""
+    found = dict.fromkeys((node.name, name) for node in graph.nodes for name in node.inputs)
+    read = {name for _, name in found}
+    return [*found, *(("", name) for name in graph.inputs if name not in read)]
 
 
 def _with_stand_ins(node: Node, kernel: float | None) -> Node:
