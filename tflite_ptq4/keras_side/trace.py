@@ -1,4 +1,4 @@
-"""A Keras model as a flat list of calls: nested models opened, nothing changed.
+"""A Keras model as a flat list of calls: nested models and layers of layers opened.
 
 Keras records every symbolic call of a layer. This module reads that record back from the outputs
 to the inputs. Running the calls in order on real tensors repeats the model's own forward pass as
@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 
 import keras
 
@@ -18,6 +19,7 @@ from tflite_ptq4.errors import ModelError
 from tflite_ptq4.input_arrays import Images, InputStructure, arrays_in_order
 from tflite_ptq4.input_shapes import Shape
 from tflite_ptq4.keras_side.cloning import clone_operation
+from tflite_ptq4.keras_side.opened_layers import lasting_name, opened
 
 Run = Callable[[Sequence], list]
 
@@ -33,6 +35,8 @@ class Call:
         name: unique in the trace; parts of nested models carry the path, "backbone/conv1".
         operation: the Keras layer or operation.
         inputs: names of the tensors that are its arguments.
+        input_shapes: shape of each input.
+        input_types: type of each input in the user's model, such as "float32".
         outputs: names of the tensors that it gives.
         shapes: shape of each output.
         constants: the arguments that are no tensors of the graph.
@@ -45,6 +49,8 @@ class Call:
     name: str
     operation: keras.Operation
     inputs: tuple[str, ...]
+    input_shapes: tuple[tuple[int | None, ...], ...]
+    input_types: tuple[str, ...]
     outputs: tuple[str, ...]
     shapes: tuple[tuple[int | None, ...], ...]
     constants: tuple[object, ...]
@@ -181,37 +187,51 @@ class _Tracer:
         self._names.add(name)
         return name
 
-    def open_model(self, model: keras.Model, inputs: list[str], prefix: str) -> list[str]:
+    def open_model(
+        self,
+        model: keras.Model,
+        inputs: list[str],
+        prefix: str,
+        name_of: Callable[[keras.Operation], str] = attrgetter("name"),
+    ) -> list[str]:
         """Add the calls inside `model`, given the names that its inputs have outside."""
         names = {id(tensor): name for tensor, name in zip(model.inputs, inputs, strict=True)}
         for node in _nodes_in_order(model):
             arguments = [names[id(tensor)] for tensor in node.input_tensors]
-            path = f"{prefix}{node.operation.name}"
+            path = f"{prefix}{name_of(node.operation)}"
             _check_name(node.operation)
             if is_functional(node.operation):
-                results = self.open_model(node.operation, arguments, prefix=f"{path}/")
+                results = self.open_model(node.operation, arguments, f"{path}/", name_of)
             else:
-                name = self.new_tensor(path)
-                extra = [self.new_tensor(f"{name}:{i}") for i in range(1, len(node.outputs))]
-                results = [name, *extra]
-                self.calls.append(
-                    Call(
-                        name=name,
-                        operation=node.operation,
-                        inputs=tuple(arguments),
-                        outputs=tuple(results),
-                        shapes=tuple(tuple(tensor.shape) for tensor in node.outputs),
-                        constants=_constants(node),
-                        run=_repeat_call(node, node.operation),
-                        repeat=partial(_repeat_call, node),
-                        run_on_clone=lambda name, node=node: _repeat_call(
-                            node, clone_operation(node.operation, name)
-                        ),
-                    )
-                )
+                with opened(node.operation, node) as inner:
+                    if inner is None:
+                        results = self._add_call(node, path, arguments)
+                    else:
+                        results = self.open_model(inner, arguments, f"{path}/", lasting_name)
             for tensor, result in zip(node.outputs, results, strict=True):
                 names[id(tensor)] = result
         return [names[id(tensor)] for tensor in model.outputs]
+
+    def _add_call(self, node, wish: str, arguments: list[str]) -> list[str]:
+        """Add one call; return the names of what it gives."""
+        name = self.new_tensor(wish)
+        extra = [self.new_tensor(f"{name}:{i}") for i in range(1, len(node.outputs))]
+        self.calls.append(
+            Call(
+                name=name,
+                operation=node.operation,
+                inputs=tuple(arguments),
+                input_shapes=tuple(tuple(tensor.shape) for tensor in node.input_tensors),
+                input_types=tuple(tensor.dtype for tensor in node.input_tensors),
+                outputs=(name, *extra),
+                shapes=tuple(tuple(tensor.shape) for tensor in node.outputs),
+                constants=_constants(node),
+                run=_repeat_call(node, node.operation),
+                repeat=partial(_repeat_call, node),
+                run_on_clone=lambda name: _repeat_call(node, clone_operation(node.operation, name)),
+            )
+        )
+        return [name, *extra]
 
 
 def _check_name(operation: keras.Operation) -> None:

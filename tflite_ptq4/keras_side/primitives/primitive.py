@@ -15,6 +15,7 @@ from importlib import import_module
 import keras
 import numpy as np
 
+from tflite_ptq4.keras_side.opened_layers import is_of_the_user
 from tflite_ptq4.keras_side.trace import Call, Run
 
 Expansion = Callable[[Call], list["Primitive"]]
@@ -80,7 +81,10 @@ def expand(call: Call) -> list[Primitive]:
     # The exact type: a subclass may compute anything in its `call`.
     expansion = _EXPANSIONS.get(type(call.operation))
     if expansion is None:
-        return [in_float(call, f"no integer form for {type(call.operation).__name__}")]
+        reason = f"no integer form for {type(call.operation).__name__}"
+        if is_of_the_user(call.operation):
+            reason += ", a class with weights or computations that are not those of Keras layers"
+        return [in_float(call, reason)]
     return expansion(call)
 
 
