@@ -16,6 +16,7 @@ from keras import layers
 from runtimes import operator_names, outputs
 
 from tflite_ptq4 import LayerRule, QuantizationConfig, calibrate, quantize_model
+from tflite_ptq4.errors import ModelError
 from tflite_ptq4.numerics.closeness import sqnr_db
 
 NETWORKS = sorted(set(keras_networks.WIDER_NETWORKS) - keras_networks.WITH_FLOAT_LAYERS)
@@ -72,6 +73,62 @@ def test_the_loop_of_a_recurrent_layer_keeps_its_graphs() -> None:
         file = quantized.to_tflite(target=target)
         assert "WHILE" in operator_names(file)
         assert sqnr_db(simulated, outputs(file, images)[0]) >= LEAST_SQNR_DB
+
+
+@pytest.mark.parametrize("in_float", [(), ("left",), ("right",), ("left", "right")])
+def test_layers_that_read_one_tensor_share_no_operator(in_float: tuple[str, ...]) -> None:
+    """Both begin with the same steps; one of them may be in float, and each is run in its place."""
+    inputs = keras.Input((24, 4))
+    x = layers.Conv1D(6, 3)(inputs)
+    options = {"dilation_rate": 2, "padding": "causal"}
+    left = layers.Conv1D(6, 3, **options, name="left")(x)
+    right = layers.Conv1D(6, 3, **options, name="right")(x)
+    model = keras.Model(inputs, layers.Concatenate()([left, right]))
+    images = keras_networks.images_for(model, 4)
+    rules = tuple(LayerRule(match=name, quantize=False) for name in in_float)
+    config = QuantizationConfig.preset("w8a8", rules=rules)
+    quantized = quantize_model(model, calibrate(model, images), config, images=images)
+    simulated = np.asarray(quantized.simulated_model(images[0]))
+    found = outputs(quantized.to_tflite(), images)[0]
+    assert sqnr_db(simulated, found) >= 60.0
+
+
+def test_a_layer_may_give_one_tensor_twice() -> None:
+    inputs = keras_networks.image()
+    x = keras_networks.conv(4)(inputs)
+    first, second = layers.Lambda(lambda x: [keras.ops.sin(x)] * 2)(x)
+    first, second = keras_networks.conv(3)(first), keras_networks.conv(5)(second)
+    model = keras.Model(inputs, layers.Concatenate()([first, second]))
+    images = keras_networks.images_for(model)
+    rules = (LayerRule(match="lambda", activation_bits=8),)
+    config = QuantizationConfig.preset("w4a4", rules=rules)
+    quantized = quantize_model(model, calibrate(model, images), config, images=images)
+    simulated = np.asarray(quantized.simulated_model(images[0]))
+    assert sqnr_db(simulated, outputs(quantized.to_tflite(), images)[0]) >= LEAST_SQNR_DB
+
+
+def test_a_layer_in_float_that_changes_nothing_has_a_scale_of_its_own() -> None:
+    """The converter leaves it out; what it gives is read as 4 bits, what it reads has 8."""
+    inputs = keras_networks.image()
+    x = layers.Lambda(lambda x: x * keras.ops.ones(4))(keras_networks.conv(4)(inputs))
+    model = keras.Model(inputs, keras_networks.conv(3)(x))
+    images = keras_networks.images_for(model)
+    rules = (LayerRule(match="conv2d", activation_bits=8),)
+    config = QuantizationConfig.preset("w4a4", rules=rules, activation_bit_budget=None)
+    quantized = quantize_model(model, calibrate(model, images), config, images=images)
+    simulated = np.asarray(quantized.simulated_model(images[0]))
+    assert sqnr_db(simulated, outputs(quantized.to_tflite(), images)[0]) >= LEAST_SQNR_DB
+
+
+def test_a_layer_that_cannot_be_converted_is_refused_by_name() -> None:
+    inputs = keras_networks.image()
+    x = keras_networks.conv(4)(inputs)
+    x = layers.UpSampling2D(2, interpolation="bicubic", name="cubic")(x)
+    model = keras.Model(inputs, layers.Conv2D(4, 1)(x))
+    images = keras_networks.images_for(model)
+    quantized = quantize_model(model, calibrate(model, images), QuantizationConfig.preset("w8a8"))
+    with pytest.raises(ModelError, match=r"layer 'cubic' \(UpSampling2D\), which needs ResizeBic"):
+        quantized.to_tflite()
 
 
 def test_layer_normalization_is_near_the_float_one_where_positions_differ_in_size(

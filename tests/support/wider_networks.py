@@ -26,6 +26,7 @@ def activation_layers() -> keras.Model:
     """The functions that change little below zero, with slopes and in forms of their own."""
     inputs, x = _stem()
     x = layers.LeakyReLU(0.1)(layers.Conv2D(8, 1)(x))
+    x = layers.ReLU(negative_slope=0.2)(layers.Conv2D(8, 1)(x))
     x = layers.PReLU(shared_axes=[1, 2], alpha_initializer="random_normal")(layers.Conv2D(8, 1)(x))
     x = layers.ELU()(layers.Conv2D(8, 1)(x))
     x = ops.relu6(layers.Conv2D(8, 1)(x)) - ops.tanh(layers.Conv2D(8, 1)(x))
@@ -94,6 +95,43 @@ def one_dimensional() -> keras.Model:
     x = layers.AveragePooling1D(2)(layers.MaxPooling1D(2)(x))
     x = layers.Conv1D(8, 2, dilation_rate=2)(layers.Cropping1D(1)(layers.ZeroPadding1D(2)(x)))
     return keras.Model(inputs, layers.Dense(5)(layers.GlobalAveragePooling1D()(x)))
+
+
+@network(wider=True)
+def parts() -> keras.Model:
+    """Halves of the channels that go ways of their own, every second pixel, a column."""
+    inputs, x = _stem()
+    left, right = ops.split(x, 2, axis=-1)
+    right = layers.DepthwiseConv2D(3, padding="same", activation="relu")(right)
+    x = layers.Concatenate()([left, right, x[:, ::-1, :, 2:5]])
+    x = layers.Conv2D(8, 1)(ops.concatenate([x[:, ::2, 1::2], x[:, 1::2, ::2]], axis=-1))
+    first, middle, last = ops.split(conv(6)(x), [1, 4], axis=2)
+    x = layers.Concatenate(axis=2)([last, middle, first])
+    return keras.Model(inputs, layers.Dense(4)(layers.Flatten()(x[..., 3, :])))
+
+
+@network(wider=True)
+def one_dimensional_unet() -> keras.Model:
+    inputs = image(24, 5, name="sound")
+    x = layers.Conv1D(8, 5, strides=2, padding="same", activation="relu")(inputs)
+    low = layers.Conv1D(12, 3, strides=2, padding="same", activation="relu")(x)
+    options = {"padding": "same", "bias_initializer": "random_normal"}
+    high = layers.Conv1DTranspose(8, 4, strides=2, activation="relu", **options)(low)
+    x = layers.Concatenate()([x, high, layers.UpSampling1D(2)(low)])
+    return keras.Model(inputs, layers.Conv1DTranspose(3, 3, strides=2, **options)(x))
+
+
+@network(wider=True)
+def causal() -> keras.Model:
+    """A WaveNet: gates that read one tensor, which no output may see the future of."""
+    inputs = image(24, 4, name="sound")
+    x = layers.Conv1D(8, 3, strides=2, padding="causal")(inputs)
+    for dilation in (1, 4):
+        options = {"dilation_rate": dilation, "padding": "causal"}
+        values = layers.Conv1D(8, 2, activation="tanh", **options)(x)
+        gate = layers.Conv1D(8, 2, activation="sigmoid", **options)(x)
+        x = layers.Add()([x, layers.Conv1D(8, 1)(layers.Multiply()([values, gate]))])
+    return keras.Model(inputs, layers.Conv1D(4, 1)(x))
 
 
 @network(wider=True)

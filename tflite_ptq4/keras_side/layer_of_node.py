@@ -34,7 +34,8 @@ def keras_layer(
         "name": name,
     }
     if node.kind == "conv2d_transpose":
-        return layers.Conv2DTranspose(node.output_channels, **geometry)
+        transposed = layers.Conv1DTranspose if one_axis else layers.Conv2DTranspose
+        return transposed(node.output_channels, **geometry)
     geometry["dilation_rate"] = node.attributes["dilation_rate"][first:]
     if node.kind == "conv2d":
         conv = layers.Conv1D if one_axis else layers.Conv2D

@@ -1,4 +1,4 @@
-"""Names for Keras layers that are made: without a slash, which Keras refuses, and all different."""
+"""Names for Keras layers that are made: without what Keras or TensorFlow refuse, all different."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class UniqueNames:
 
     def __call__(self, wish: str) -> str:
         """The name that is wished for, numbered where it is taken."""
-        name = base = wish.replace("/", self._slash)
+        # "split:1" is what a layer gives second.
+        name = base = wish.replace("/", self._slash).replace(":", ".")
         number = self._second
         while name in self._taken:
             name = f"{base}_{number}"

@@ -129,6 +129,8 @@ def _relu_kind(layer: layers.ReLU) -> str | None:
 def _relu(call: Call) -> list[Primitive]:
     layer = call.operation
     kind = _relu_kind(layer)
+    if kind is None and layer.max_value is None and not layer.threshold:
+        return [whole(call, "leaky_relu", {"slope": float(layer.negative_slope)})]
     if kind is None:
         return [
             in_float(

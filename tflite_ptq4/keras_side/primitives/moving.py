@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 
 import tensorflow as tf
 from keras import layers
@@ -73,6 +74,67 @@ for _kind, _types in {
     expands(*_types)(_on_images(_kind))
 
 
+@expands(*operation_types("ConvertToTensor", "Cast"))
+def _conversion(call: Call) -> list[Primitive]:
+    """Of the type that a tensor has already, as at the beginning of each functional model."""
+    (given,), wanted = call.input_types, call.operation.dtype
+    if wanted not in (None, given):
+        return [in_float(call, f"a conversion from {given} to {wanted} has no integer form")]
+    return [whole(call, "identity")]
+
+
+@expands(*operation_types("GetItem"))
+def _get_item(call: Call) -> list[Primitive]:
+    """`x[:, 1:, ..., :8]`: the constants are the parts of the key."""
+    first, *_ = call.constants
+    plain = all(part is Ellipsis or isinstance(part, slice | int) for part in call.constants)
+    of_every_image = first == slice(None) or (
+        first is Ellipsis and len(call.constants) <= len(call.input_shapes[0])
+    )
+    if not (plain and of_every_image):
+        return [in_float(call, f"x[{_key_text(call.constants)}] has no integer form")]
+    return [whole(call, "crop", {"key": _key_text(call.constants)})]
+
+
+def _key_text(key: tuple[object, ...]) -> str:
+    parts = []
+    for part in key:
+        if isinstance(part, slice):
+            bounds = [part.start, part.stop, *([] if part.step is None else [part.step])]
+            parts.append(":".join("" if bound is None else str(bound) for bound in bounds))
+        else:
+            parts.append("..." if part is Ellipsis else str(part))
+    return ", ".join(parts)
+
+
+@expands(*operation_types("Split"))
+def _split(call: Call) -> list[Primitive]:
+    """One operator for each part."""
+    axis = call.operation.axis % len(call.shapes[0])
+    lengths = [shape[axis] for shape in call.shapes]
+    if axis == 0 or None in lengths:
+        return [in_float(call, "split has an integer form along axes of known length only")]
+    ends = list(accumulate(lengths))
+    return [
+        Primitive(
+            name=output,
+            kind="crop",
+            layer_type=type(call.operation).__name__,
+            inputs=call.inputs,
+            outputs=(output,),
+            shapes=(shape,),
+            run=_slice_of(axis, end - length, end),
+            attributes={"axis": axis, "begin": end - length},
+        )
+        for output, shape, length, end in zip(call.outputs, call.shapes, lengths, ends, strict=True)
+    ]
+
+
+def _slice_of(axis: int, begin: int, end: int) -> Callable:
+    key = (*[slice(None)] * axis, slice(begin, end))
+    return lambda values: [values[0][key]]
+
+
 @expands(*operation_types("Mean"))
 def _mean(call: Call) -> list[Primitive]:
     if len(call.shapes[0]) < 2:
@@ -103,6 +165,17 @@ def _repeat(rows: int, columns: int) -> Callable:
         return [tf.image.resize(values[0], size, method="nearest")]
 
     return run
+
+
+@expands(layers.UpSampling1D)
+def _up_sampling_of_steps(call: Call) -> list[Primitive]:
+    repeated = _repeat(1, call.operation.size)
+
+    def run(values):
+        (rows,) = repeated([tf.expand_dims(values[0], 1)])
+        return [tf.squeeze(rows, 1)]
+
+    return [whole(call, "resize_nearest", lowered_run=run)]
 
 
 @expands(layers.Resizing)

@@ -14,6 +14,7 @@ from tflite_ptq4.keras_side.primitives.primitive import (
     expands,
     in_float,
     is_channels_first,
+    step,
     whole,
 )
 from tflite_ptq4.keras_side.trace import Call, Run
@@ -50,11 +51,7 @@ def _on_rows(kernel: np.ndarray, rank: int) -> np.ndarray:
 
 
 def _refusal(call: Call) -> str | None:
-    if is_channels_first(call):
-        return CHANNELS_FIRST_REASON
-    if call.operation.padding not in ("same", "valid"):
-        return f"padding={call.operation.padding!r} has no TFLite form"
-    return None
+    return CHANNELS_FIRST_REASON if is_channels_first(call) else None
 
 
 def _with_weights(
@@ -91,18 +88,44 @@ def _conv(call: Call) -> list[Primitive]:
     reason = _refusal(call)
     if reason:
         return [in_float(call, reason)]
+    before = [_zeros_of_the_past(call)] if layer.padding == "causal" else []
+    padding = "valid" if before else layer.padding
 
     def run(values):
-        outputs = layer.convolution_op(values[0], layer.kernel)
+        outputs = ops.conv(
+            values[0],
+            layer.kernel,
+            strides=list(layer.strides),
+            padding=padding,
+            dilation_rate=layer.dilation_rate,
+        )
         return [_add_bias(outputs, layer.bias) if layer.use_bias else outputs]
 
-    return _with_weights(
+    convolution = _with_weights(
         call,
         "conv2d",
         run,
         _on_rows(_array(layer.kernel), layer.rank),
         _bias(layer, layer.filters),
-        {**_geometry(layer), "groups": layer.groups},
+        {**_geometry(layer), "padding": padding, "groups": layer.groups},
+        inputs=before[0].outputs if before else None,
+    )
+    return [*before, *convolution]
+
+
+def _zeros_of_the_past(call: Call) -> Primitive:
+    """What padding="causal" puts before the first step, so that no output sees a later one."""
+    layer = call.operation
+    (dilation,), (kernel,) = layer.dilation_rate, layer.kernel_size
+    before = dilation * (kernel - 1)
+    batch, length, channels = call.input_shapes[0]
+    return step(
+        call,
+        "padded",
+        "pad",
+        call.inputs,
+        lambda v: ops.pad(v[0], [[0, 0], [before, 0], [0, 0]]),
+        shape=(batch, None if length is None else length + before, channels),
     )
 
 
@@ -184,11 +207,11 @@ def _separable_conv(call: Call) -> list[Primitive]:
     ]
 
 
-@expands(layers.Conv2DTranspose)
-def _conv2d_transpose(call: Call) -> list[Primitive]:
+@expands(layers.Conv1DTranspose, layers.Conv2DTranspose)
+def _conv_transpose(call: Call) -> list[Primitive]:
     layer = call.operation
     reason = _refusal(call)
-    if reason is None and tuple(layer.dilation_rate) != (1, 1):
+    if reason is None and set(layer.dilation_rate) != {1}:
         reason = f"dilation_rate={layer.dilation_rate} of a transposed convolution"
     if reason is None and layer.output_padding is not None:
         reason = f"output_padding={layer.output_padding} of a transposed convolution"
@@ -205,9 +228,9 @@ def _conv2d_transpose(call: Call) -> list[Primitive]:
         call,
         "conv2d_transpose",
         run,
-        _array(layer.kernel),
+        _on_rows(_array(layer.kernel), layer.rank),
         _bias(layer, layer.filters),
-        {"strides": tuple(layer.strides), "padding": layer.padding},
+        _geometry(layer),
     )
 
 
