@@ -89,7 +89,9 @@ class FloatFileReader:
     def _has_scale_of_its_own(self, node: Node, name: str) -> bool:
         """Whether the plan of a tensor may differ from that of what its operator reads."""
         in_float = node.rule.output_scale is OutputScale.FLOAT
-        return node.rule.output_scale in _COMPUTED or (in_float and name in self.source.plan.tensors)
+        return node.rule.output_scale in _COMPUTED or (
+            in_float and name in self.source.plan.tensors
+        )
 
     def _copy_writer(self, index: int) -> int:
         """Undo that a layer gives one tensor twice: the plan may differ. Return the second."""

@@ -40,13 +40,9 @@ from tflite_ptq4.converters.weight_layout import (
 from tflite_ptq4.errors import TargetError
 from tflite_ptq4.graph import Node
 from tflite_ptq4.layer_weights import LayerWeights
-from tflite_ptq4.numerics.affine import quantize
-from tflite_ptq4.numerics.grid import IntegerGrid
-from tflite_ptq4.numerics.ranges import number_on_grid, symmetric_scale
+from tflite_ptq4.numerics.constant_arrays import array_on_grid
 from tflite_ptq4.operator_rules import LEAST_SCALE_OF_TERM, OutputScale
 from tflite_ptq4.plan import INT8_MIN, TensorPlan
-
-_CONSTANT_GRID = IntegerGrid(8, signed=True, narrow_range=True)
 
 # A ReLU on its own has no XNNPACK kernel, and the builtin one rounds twice; fused, it has neither.
 _FUSED = {
@@ -218,14 +214,9 @@ class Int8Writer:
         for place, index in enumerate(inputs):
             values = self.editor.constant(index) if index >= 0 else None
             if values is not None and values.dtype == np.float32:
-                if values.size == 1:
-                    adds = builtin in (BuiltinOperator.ADD, BuiltinOperator.SUB)
-                    least = LEAST_SCALE_OF_TERM * stored.scale if adds else 0.0
-                    number, scale = number_on_grid(float(values.reshape(())), least)
-                    integers = np.full(values.shape, number, dtype=np.int8)
-                else:
-                    scale = float(symmetric_scale(np.abs(values).max(), 8))
-                    integers = quantize(values, scale, 0, _CONSTANT_GRID).astype(np.int8)
+                adds = builtin in (BuiltinOperator.ADD, BuiltinOperator.SUB)
+                least = LEAST_SCALE_OF_TERM * stored.scale if adds else 0.0
+                integers, scale = array_on_grid(values, least)
                 grid = StoredRange(scale, 0, INT8_MIN).quantization()
                 name = f"{self.editor.tensors[index].name.decode()}/quantized"
                 inputs[place] = self.editor.add_constant(name, integers, grid)

@@ -61,3 +61,11 @@ def test_a_tensor_of_which_nothing_is_left_is_named() -> None:
     cropped = keras.Model(inputs, layers.Conv2D(2, 1)(inputs)[:, 4:])
     with pytest.raises(ModelError, match=r"nothing is left of 'get_item[^']*', 0 x 8 x 2"):
         tensor_specs(lower(cropped), {"image": (4, 8, 3)})
+
+
+def test_a_layer_may_leave_open_what_its_input_does_not() -> None:
+    image = keras.Input((6, 6, 3), name="image")
+    dense = layers.EinsumDense("bhwc,cd->bhwd", output_shape=(None, None, 4), name="dense")
+    lowered = lower(keras.Model(image, layers.Conv2D(2, 3)(dense(image))))
+    assert lowered.graph.shapes["dense"] == (None, None, None, 4)
+    assert at_sizes(lowered, {"image": (6, 6, 3)}).graph.shapes["dense"] == (None, 6, 6, 4)

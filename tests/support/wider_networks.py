@@ -162,6 +162,17 @@ def selu() -> keras.Model:
 
 
 @network(wider=True)
+def prelus() -> keras.Model:
+    """Slopes of very different sizes, after images and after vectors, and a single one."""
+    inputs, x = _stem()
+    slopes = keras.initializers.RandomNormal(0.0, 2.0)
+    x = layers.PReLU(slopes, shared_axes=[1, 2])(conv(8, activation=None)(x))
+    x = layers.PReLU(slopes, shared_axes=[1, 2])(conv(1, activation=None)(x))
+    x = layers.PReLU(slopes)(layers.Dense(6)(layers.Flatten()(x)))
+    return keras.Model(inputs, layers.Dense(4)(x))
+
+
+@network(wider=True)
 def layer_norms() -> keras.Model:
     """After a convolution over channels, over everything, and of a vector; with weights or none."""
     inputs, x = _stem()

@@ -217,10 +217,10 @@ class IntegerTable(_IntegerLayer):
         inputs: the range of the input.
         output: the range of the output.
         table: what the input's integers become, from the lowest to the highest, zero standing for
-            0.0; values beyond the output's range are clipped.
+            0.0; values beyond the output's range are clipped. One table, or one for each channel.
     """
 
-    def __init__(self, inputs, output, table: list[int], **kwargs) -> None:
+    def __init__(self, inputs, output, table: list[int] | list[list[int]], **kwargs) -> None:
         super().__init__(inputs, output, **kwargs)
         self.table = list(table)
         self._codes = np.asarray(self.table, dtype=np.float32)
@@ -229,7 +229,10 @@ class IntegerTable(_IntegerLayer):
         """Compute on the integers."""
         (entry,) = self.input_ranges
         places = ops.cast(entry.codes(inputs), "int32") - entry.lower
-        return self.output_range.real(ops.take(self._codes, places))
+        if self._codes.ndim == 2:
+            channels, length = self._codes.shape
+            places = places + np.arange(channels, dtype=np.int32) * length
+        return self.output_range.real(ops.take(self._codes.reshape(-1), places))
 
     def compute_output_shape(self, input_shape):
         """The shape of the input."""

@@ -22,6 +22,7 @@ from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.numerics.hard_swish import hard_swish_codes
 from tflite_ptq4.numerics.leaky_relu import leaky_relu_codes
+from tflite_ptq4.numerics.prelu import prelu_codes
 from tflite_ptq4.numerics.ranges import number_on_grid
 from tflite_ptq4.numerics.rsqrt import rsqrt_codes
 from tflite_ptq4.operator_rules import LEAST_SCALE_OF_TERM
@@ -30,7 +31,7 @@ from tflite_ptq4.plan import QuantizationPlan
 Names = Callable[[str], str]
 
 # Functions of one value whose kernels do not give the nearest level.
-_TABULATED = ("hard_swish", "leaky_relu", "rsqrt")
+_TABULATED = ("hard_swish", "leaky_relu", "prelu", "rsqrt")
 
 
 def integer_layer(
@@ -86,13 +87,15 @@ def integer_layer(
     return None
 
 
-def _table(node: Node, entry: IntegerRange, output: IntegerRange) -> list[int]:
-    """What each integer of the input becomes."""
+def _table(node: Node, entry: IntegerRange, output: IntegerRange) -> list:
+    """What each integer of the input becomes; of a PReLU in each channel."""
     codes = np.arange(entry.lower, entry.upper + 1)
     if node.kind == "hard_swish":
         return hard_swish_codes(codes, entry.scale, output.scale).tolist()
     if node.kind == "rsqrt":
         return rsqrt_codes(codes, entry.scale, output.scale).tolist()
+    if node.kind == "prelu":
+        return prelu_codes(codes, node.attributes["slopes"], entry.scale, output.scale).tolist()
     slope = node.attributes["slope"]
     return leaky_relu_codes(codes, slope, entry.scale, output.scale).tolist()
 

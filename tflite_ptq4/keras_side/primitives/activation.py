@@ -164,7 +164,8 @@ def _leaky_relu(call: Call) -> list[Primitive]:
 def _prelu(call: Call) -> list[Primitive]:
     if any(size != 1 for size in call.operation.alpha.shape[:-1]):
         return [in_float(call, "PReLU has an integer form with shared_axes=[1, 2] only")]
-    return [whole(call, "prelu")]
+    slopes = ops.convert_to_numpy(call.operation.alpha).reshape(-1)
+    return [whole(call, "prelu", {"slopes": tuple(slopes.tolist())})]
 
 
 @expands(layers.ELU, *operation_types("Elu"))
