@@ -425,7 +425,7 @@ def test_an_activation_argument_is_fused(function) -> None:
     "layer",
     [
         lambda: layers.ReLU(max_value=3.0),
-        lambda: layers.ReLU(negative_slope=0.1),
+        lambda: layers.ReLU(max_value=6.0, negative_slope=0.1),
         lambda: layers.ReLU(threshold=0.5),
     ],
 )
@@ -461,8 +461,11 @@ class OwnReLU(layers.ReLU):
 
 
 class Doubling(layers.Layer):
+    def build(self, shape) -> None:
+        self.factor = self.add_weight(shape=(), initializer=lambda *_, **__: 2.0)
+
     def call(self, inputs):
-        return 2 * inputs
+        return self.factor * inputs
 
 
 @pytest.mark.parametrize(
