@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import keras
@@ -210,6 +211,23 @@ def test_tensors_computed_anew_are_those_that_would_be_kept(
         np.testing.assert_array_equal(anew.weights[name].integers, weights.integers)
         np.testing.assert_array_equal(anew.weights[name].scale, weights.scale)
         np.testing.assert_array_equal(anew.weights[name].bias, weights.bias)
+
+
+def test_a_layer_of_the_user_s_own_is_never_in_two_threads() -> None:
+    """Others are: each call takes longer than all that is done meanwhile."""
+    inside, most = [], []
+
+    def watched(x):
+        inside.append(x)
+        most.append(len(inside))
+        time.sleep(0.002)
+        inside.pop()
+        return 2 * x
+
+    model = chain(layers.Conv2D(2, 1), layers.Lambda(watched), layers.Conv2D(2, 1))
+    most.clear()
+    quantized(model, EVERYTHING)
+    assert max(most) == 1
 
 
 def test_where_nothing_errs_the_ratio_is_infinite() -> None:

@@ -57,6 +57,7 @@ def input_moments(
         exact: batches float32 [images, ...] of its input in the float network.
         coded: the same batches of its input in the quantized network.
         maximum_rows: how many patches are read at most, a regular sample of all.
+        share: calls a function for each of many pieces, and gives the results in their order.
 
     Returns:
         Moments in the order of the rows of `kernel_layout.kernel_groups`.

@@ -112,6 +112,8 @@ class _SideBySide:
             for name in node.outputs:
                 self._exact[name], self._coded[name] = self._new_pair(name)
             exact_run = self._beside.start(self._run_exact, node, size, exact, in_float)
+            if node.kind == "float":
+                exact_run.result()  # a layer of the user's own may not bear two threads
         if node.rule.weighted and self.plan.layer(node.name).quantized:
             name = node.inputs[0]
             parts = PARTS if SPENDING[self.plan.config.effort].holds_out else 1
@@ -152,7 +154,9 @@ class _SideBySide:
 
     def _is_derived(self, node: Node, inputs: list[Values]) -> bool:
         """Whether an output is large, and nearer to inputs that are kept than worth keeping."""
-        if len(node.outputs) > 1 or any(isinstance(values, DerivedValues) for values in inputs):
+        if node.kind == "float" or len(node.outputs) > 1:
+            return False
+        if any(isinstance(values, DerivedValues) for values in inputs):
             return False
         read, written = (
             sum(map(self.lowered.graph.elements, names)) for names in (node.inputs, node.outputs)
@@ -174,7 +178,8 @@ class _SideBySide:
             for name, value in zip(node.outputs, outputs, strict=True):
                 self._keep(name, span[0], value, rounds_after(node))
 
-        self._beside.share(run_span, self._spans(size))
+        share = map if node.kind == "float" else self._beside.share
+        list(share(run_span, self._spans(size)))
 
     def _keep(self, name: str, start: int, value: tf.Tensor, rounding: str | None) -> None:
         """Keep a tensor of the quantized network, rounded to its plan."""
