@@ -55,29 +55,19 @@ def require_integer_plan(source: ExportSource) -> None:
     """Refuse what only float arithmetic can hold.
 
     Raises:
-        TargetError: a tensor has a scale per channel, or weights lie off the integer grid.
+        TargetError: a tensor has a scale per channel, weights lie off the integer grid, or sums
+            stay in float.
     """
-    per_channel = source.plan.per_channel_tensors
-    if per_channel:
-        raise TargetError(
-            f"An integer target must have one scale per activation tensor. Received: a plan with "
-            f"one per channel for {len(per_channel)} tensors, the first is {per_channel[0]!r}. "
-            "Export to target='float_simulated', or set activation_granularity: per_tensor and "
-            "activation_bit_allocation: none."
-        )
-    if source.plan.config.quantized_tensors == "layer_inputs":
-        raise TargetError(
-            "An integer target must have integers between its layers. Received: a plan with "
-            "quantized_tensors 'layer_inputs', in which sums stay in float. Export to "
-            "target='float_simulated', or set quantized_tensors: all."
-        )
-    for name, weights in source.weights.items():
-        if np.any(weights.offset):
-            raise TargetError(
-                f"An integer target must have weights on the integer grid. Received: layer "
-                f"{name!r} with mean_correction 'weights', the paper's form, which leaves it. "
-                "Export to target='float_simulated', or set mean_correction: bias."
-            )
+    reason = source.plan.config.float_only
+    if reason is None:
+        return
+    affected = [f"tensor {name!r}" for name in source.plan.per_channel_tensors]
+    affected += [f"layer {name!r}" for name, w in source.weights.items() if np.any(w.offset)]
+    first = f", first in {affected[0]}" if affected else ""
+    raise TargetError(
+        f"An integer target {reason.must}. Received: a plan with {reason.received}{first}. Export "
+        f"to target='float_simulated', or set {reason.change}."
+    )
 
 
 def export_int8_container(source: ExportSource, *, io: str = "float32") -> ModelT:

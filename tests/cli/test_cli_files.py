@@ -264,7 +264,17 @@ def _with(argv: list[str], **changes: str) -> list[str]:
         (
             _write("r.yaml", b"version: 1\nmean_correction: weights\n"),
             [*QUANTIZE, "--recipe", "r.yaml", "--target", "int8_container"],
-            "which leaves the grid",
+            "weights on the integer grid. Received: a recipe with mean_correction: weights",
+        ),
+        (
+            _write("r.yaml", b"version: 1\nquantized_tensors: layer_inputs\n"),
+            [*QUANTIZE, "--recipe", "r.yaml", "--target", "int8_container"],
+            "integers between its layers. Received: a recipe with quantized_tensors: layer_inputs",
+        ),
+        (
+            _write("r.yaml", b"version: 1\nactivation_granularity: per_channel\n"),
+            [*QUANTIZE, "--recipe", "r.yaml", "--target", "packed_int4"],
+            "one scale per activation tensor. Received: a recipe with activations clipped",
         ),
         (
             _nothing,

@@ -628,6 +628,7 @@ class TestProperties:
             ({"mean_correction": "weights"}, False, "float_simulated"),
             ({"mean_correction": "weights", "bias_correction": False}, False, "int8_container"),
             ({"mean_correction": "roundings"}, False, "int8_container"),
+            ({"quantized_tensors": "layer_inputs"}, False, "float_simulated"),
         ],
     )
     def test_target(self, fields: dict[str, Any], per_channel: bool, target: str) -> None:
@@ -635,6 +636,23 @@ class TestProperties:
         assert config.needs_per_channel_activations is per_channel
         assert config.needs_float_target is (target == "float_simulated")
         assert config.default_target == target
+
+    @pytest.mark.parametrize(
+        ("fields", "choice"),
+        [
+            ({"activation_granularity": "per_channel"}, "activation_granularity"),
+            ({"activation_bit_allocation": "exact"}, "activation_bit_allocation"),
+            ({"mean_correction": "weights"}, "mean_correction"),
+            ({"quantized_tensors": "layer_inputs"}, "quantized_tensors"),
+        ],
+    )
+    def test_the_way_to_integers_names_the_choice_and_is_one(
+        self, fields: dict[str, Any], choice: str
+    ) -> None:
+        config = QuantizationConfig(**fields)
+        assert choice in config.float_only.change
+        changes = dict(part.split(": ") for part in config.float_only.change.split(" and "))
+        assert config.replace(**changes).float_only is None
 
     @pytest.mark.parametrize(
         ("fields", "needed"),

@@ -148,16 +148,12 @@ def _config(arguments: argparse.Namespace) -> QuantizationConfig:
 def _target(arguments: argparse.Namespace, config: QuantizationConfig) -> str:
     """Return the export target, or refuse one that cannot hold what the config asks for."""
     target = arguments.target or config.default_target
-    if target != "float_simulated" and config.needs_float_target:
+    reason = config.float_only
+    if target != "float_simulated" and reason is not None:
         raise TargetError(
-            f"The target {target!r} must have one scale per activation tensor and weights on the "
-            "integer grid. Received: a recipe "
-            + (
-                "that clips activations per channel. "
-                if config.needs_per_channel_activations
-                else "with mean_correction: weights, which leaves the grid. "
-            )
-            + "Use --target float_simulated, or another recipe, such as --preset w4a4."
+            f"The target {target!r} {reason.must}. Received: a recipe with {reason.received}. Use "
+            f"--target float_simulated, or another recipe, such as --preset w4a4, or set "
+            f"{reason.change}."
         )
     if target == "float_simulated" and arguments.io != "float32":
         raise TargetError(

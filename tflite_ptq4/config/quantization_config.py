@@ -17,6 +17,12 @@ import yaml
 from tflite_ptq4 import recipes
 from tflite_ptq4.config.checks import nearest, problems, quoted, raise_first
 from tflite_ptq4.config.contradictions import OF_CONFIGS
+from tflite_ptq4.config.float_only import (
+    SCALE_PER_CHANNEL,
+    SUMS_IN_FLOAT,
+    WEIGHTS_OFF_THE_GRID,
+    FloatOnly,
+)
 from tflite_ptq4.config.layer_rules import (
     LayerRule,
     LayerSettings,
@@ -165,14 +171,20 @@ class QuantizationConfig:
         )
 
     @property
-    def needs_float_target(self) -> bool:
-        """Whether no integer target can hold it.
+    def float_only(self) -> FloatOnly | None:
+        """Why no integer target can hold it, None where one can."""
+        if self.needs_per_channel_activations:
+            return SCALE_PER_CHANNEL
+        if self.bias_correction and self.mean_correction == "weights":
+            return WEIGHTS_OFF_THE_GRID
+        if self.quantized_tensors == "layer_inputs":
+            return SUMS_IN_FLOAT
+        return None
 
-        That is so of clips per channel, of weights off the grid, and of sums that stay in float.
-        """
-        off_grid = self.bias_correction and self.mean_correction == "weights"
-        sums_in_float = self.quantized_tensors == "layer_inputs"
-        return self.needs_per_channel_activations or off_grid or sums_in_float
+    @property
+    def needs_float_target(self) -> bool:
+        """Whether no integer target can hold it; `float_only` says why."""
+        return self.float_only is not None
 
     @property
     def default_target(self) -> str:
