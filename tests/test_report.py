@@ -54,6 +54,18 @@ def test_rows_are_what_has_weights_what_rounds_and_what_stays_in_float() -> None
     assert [row.name for row in report.in_float] == ["kept", "strange"]
 
 
+def test_the_bits_at_an_end_of_the_network_name_their_setting() -> None:
+    settings = {row.name: row.output_setting for row in report_of({}).rows}
+    assert settings == {
+        "image": "input_bits",
+        "stem": None,
+        "kept": None,
+        "strange": None,
+        "body": None,
+        "head": "output_bits",
+    }
+
+
 def test_averages_count_weights_and_elements() -> None:
     report = report_of({}, activation_bits=4, last_layer_bits=None)
     # last_layer_bits=None: the head has 4 bits.

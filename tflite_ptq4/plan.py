@@ -20,6 +20,9 @@ FORMAT_VERSION = 1
 
 INT8_MIN, INT8_MAX = -128, 127
 
+# Reasons for the bits of a tensor at an end of the network; the report names the setting by them.
+NETWORK_INPUT, NETWORK_OUTPUT = "network input", "network output"
+
 
 @dataclass(frozen=True, eq=False)
 class TensorPlan:

@@ -22,10 +22,17 @@ from tflite_ptq4.errors import ModelError, StatisticsError
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.integer_region import integer_operators, scale_sources
 from tflite_ptq4.kernel_layout import input_energy
+from tflite_ptq4.layer_weights import as_float32
 from tflite_ptq4.network_positions import end_layers, leaves_the_network, weighted_readers
 from tflite_ptq4.numerics.ranges import affine_range
 from tflite_ptq4.numerics.tie_free_scale import FUNCTIONS, tie_free_mean_scale, tie_free_scale
-from tflite_ptq4.plan import LayerPlan, QuantizationPlan, TensorPlan
+from tflite_ptq4.plan import (
+    NETWORK_INPUT,
+    NETWORK_OUTPUT,
+    LayerPlan,
+    QuantizationPlan,
+    TensorPlan,
+)
 from tflite_ptq4.quantized_weights import second_order_refusal
 from tflite_ptq4.sensitivity import Sensitivity
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
@@ -213,7 +220,7 @@ class _Planner:
             name=name,
             source=name,
             bits=bits.copy(),
-            scale=scale.astype(np.float32).astype(np.float64),
+            scale=as_float32(scale),
             zero_point=zero_point.astype(np.int64),
             method=method,
             reason=reason or (settings.reason if settings is not None else "default"),
@@ -274,9 +281,9 @@ class _Planner:
         if name in self.graph.inner:
             return 8, "a step inside a layer"
         if name in self.graph.inputs:
-            return self.config.input_bits, "network input"
+            return self.config.input_bits, NETWORK_INPUT
         if leaves_the_network(self.graph, name):
-            return self.config.output_bits, "network output"
+            return self.config.output_bits, NETWORK_OUTPUT
         bits = self.config.activation_bits
         if settings is not None and settings.quantize:
             bits = settings.activation_bits

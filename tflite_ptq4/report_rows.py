@@ -17,14 +17,20 @@ from tflite_ptq4.kernel_layout import kernel_matrix
 from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.network_positions import end_layers
 from tflite_ptq4.numerics.closeness import sqnr_db
-from tflite_ptq4.plan import LayerPlan, QuantizationPlan, TensorPlan
+from tflite_ptq4.plan import (
+    NETWORK_INPUT,
+    NETWORK_OUTPUT,
+    LayerPlan,
+    QuantizationPlan,
+    TensorPlan,
+)
 from tflite_ptq4.report import QuantizationReport
 from tflite_ptq4.report_values import LayerRow
 from tflite_ptq4.sensitivity import Sensitivity
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
 
 IN_FLOAT_BITS = 32.0
-_SETTINGS = {"network input": "input_bits", "network output": "output_bits"}
+_SETTINGS = {NETWORK_INPUT: "input_bits", NETWORK_OUTPUT: "output_bits"}
 
 
 def build_report(

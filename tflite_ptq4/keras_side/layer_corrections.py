@@ -31,7 +31,13 @@ from tflite_ptq4.kernel_layout import (
     kernel_groups,
     kernel_matrix,
 )
-from tflite_ptq4.layer_weights import LEAST_GRID_BITS, LayerWeights, hold_bias, layer_weights
+from tflite_ptq4.layer_weights import (
+    LEAST_GRID_BITS,
+    LayerWeights,
+    as_float32,
+    hold_bias,
+    layer_weights,
+)
 from tflite_ptq4.numerics.held_out_damping import held_out_damping
 from tflite_ptq4.numerics.output_matching import match_channels
 from tflite_ptq4.numerics.ridge_refit import held_out_ridge, ridge_refit
@@ -207,7 +213,7 @@ def _matched(
     """Fold into scale and bias what gives each channel the float network's mean and deviation."""
     limit = MATCHING_LIMIT if config.weight_granularity == "per_channel" else 1.0
     factor, shift = match_channels(wanted.mean, wanted.std, found.mean, found.std, limit=limit)
-    scale = (weights.scale * factor).astype(np.float32).astype(np.float64)
+    scale = as_float32(weights.scale * factor)
     unrounded = node.kernel if weights.unrounded is None else weights.unrounded
     return replace(
         weights,
