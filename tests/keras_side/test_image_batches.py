@@ -82,7 +82,7 @@ def test_the_largest_tensor_and_the_number_of_images_set_the_batch(
     images: int, fitting: int, size: int
 ) -> None:
     """Batches are all of one size, where that is more than half of what fits."""
-    largest = image_batches.BATCH_ELEMENTS // max(fitting, 0.5)
+    largest = image_batches.LARGEST_TENSOR_ELEMENTS // max(fitting, 0.5)
     assert batch_size([(None, 10), (None, 2, int(largest) // 2)], images) == size
 
 

@@ -139,7 +139,8 @@ def test_rounded_outputs(residual: Measured) -> None:
 def test_the_same_twice_and_in_batches(residual: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
     again = residual.measure(probes=2)
     assert again == residual.found
-    monkeypatch.setattr(sensitivity, "BATCH_ELEMENTS", 1)  # one image at a time, other signs
+    # One image at a time, other signs.
+    monkeypatch.setattr(sensitivity, "ELEMENTS_OF_ALL_TENSORS", 1)
     values = residual.measure(probes=2)
     assert list(values) == list(again)
     for name, value in values.items():

@@ -13,8 +13,8 @@ from tflite_ptq4.keras_side import image_batches
 from tflite_ptq4.keras_side.model_observer import ModelObserver
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 
-# Of the largest tensor of a batch. Each batch adds to every bin of every channel, so few are best.
-BATCH_ELEMENTS = 1 << 24
+# In a batch. Each batch adds to every bin of every channel, so few are best.
+LARGEST_OBSERVED_ELEMENTS = 1 << 24
 
 
 def calibrate(
@@ -69,7 +69,7 @@ def observe_images(
     if batch_size is None:
         shapes = observer.lowered.graph.shapes.values()
         sizes = [*(array.shape for array in arrays), *shapes]
-        batch_size = image_batches.batch_size(sizes, len(arrays[0]), BATCH_ELEMENTS)
+        batch_size = image_batches.batch_size(sizes, len(arrays[0]), LARGEST_OBSERVED_ELEMENTS)
     # Traced once for batches of any number, as the last one may be smaller.
     specs = [tf.TensorSpec((None, *array.shape[1:]), tf.float32) for array in arrays]
     observe = observer.observe.get_concrete_function(*specs)

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from tflite_ptq4.keras_side.fake_quantization import levels
 from tflite_ptq4.plan import TensorPlan
 
-BATCH_ELEMENTS = 1 << 22  # of the largest tensor, so that what a batch needs in passing stays small
+LARGEST_TENSOR_ELEMENTS = 1 << 22  # of a batch, so that what it needs in passing stays small
 PARTS = 4  # of the images, where every other part is held out
 LARGE_TENSOR = 1 << 23  # elements over all images, from which on bytes are worth some trouble
 _LARGEST_HALF = 6.0e4
 
 
 def batch_size(
-    shapes: Sequence[tuple[int | None, ...]], images: int, elements: int = BATCH_ELEMENTS
+    shapes: Sequence[tuple[int | None, ...]], images: int, elements: int = LARGEST_TENSOR_ELEMENTS
 ) -> int:
     """How many images go through the network at a time.
 

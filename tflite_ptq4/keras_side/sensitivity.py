@@ -30,7 +30,7 @@ from tflite_ptq4.stats.tensor_statistics import TensorStatistics
 
 MOST_IMAGES = 64
 SAMPLES = 128  # images times probes: the relative deviation of a result is sqrt(2 / 128), or 0.5 dB
-BATCH_ELEMENTS = 1 << 25  # of all tensors together: 128 MiB
+ELEMENTS_OF_ALL_TENSORS = 1 << 25  # in a batch: 128 MiB
 
 
 def measure_sensitivity(
@@ -67,7 +67,7 @@ def measure_sensitivity(
     graph = lowered.graph
     elements = sum(map(graph.elements, graph.tensors))
     chosen = evenly_spread(len(images[0]), most_images)
-    size = even_size(max(1, BATCH_ELEMENTS // elements), len(chosen))
+    size = even_size(max(1, ELEMENTS_OF_ALL_TENSORS // elements), len(chosen))
     probes = probes or ceil(SAMPLES / len(chosen))
     starts = range(0, len(chosen), size)
     with SecondThread() as beside:
