@@ -101,6 +101,75 @@ def test_the_most_sensitive_layers_for_a_bit_get_their_bits_first(
     assert {layer.name for layer in plan.layers if layer.weight_bits.max() == 8} == raised
 
 
+@pytest.mark.parametrize(
+    ("costs", "average", "expected"),
+    [
+        # 18, 36 and 36 weights in channels of 9, 640 in channels of 4: 730 in all. At 2 bits a
+        # channel costs 16 times what it does at 4, at 3 four times, and a bit more gains 3/4 of it.
+        ({"a": (1.0, 1.0)}, 2.0, {}),
+        ({"a": (1.0, 1.0)}, 2.0 + 9 / 730, {"a": (3, 2)}),  # equal: the first
+        ({"a": (1.0, 3.9)}, 2.0 + 18 / 730, {"a": (3, 3)}),  # after a bit 3.9 / 4 is less than 1
+        ({"a": (1.0, 4.1)}, 2.0 + 18 / 730, {"a": (2, 4)}),
+        ({"a": (1.0, 0.0), "b": (0.0, 9.0, 0.0, 0.0)}, 3.0, {"a": (8, 2), "b": (2, 8, 2, 2)}),
+        # The least cost for a bit, but in a channel of 4 weights in place of 9.
+        ({"a": (1.0, 1.0), "body": (0.5, *[0.0] * 159)}, 2.0 + 4 / 730, {"body": (3, *[2] * 159)}),
+        ({"first": (9.0, 9.0), "last": (9.0, 9.0)}, 8.0, {}),  # the ends have their own
+    ],
+)
+def test_channels_that_cost_most_for_a_bit_get_theirs_first(
+    costs: dict[str, tuple[float, ...]], average: float, expected: dict[str, tuple[int, ...]]
+) -> None:
+    graph = depthwise_stack()
+    measured = {name: Sensitivity(1.0, by_channel=channels) for name, channels in costs.items()}
+    config = QuantizationConfig(weight_bit_allocation="measured", weight_bit_budget=average)
+    plan = build_plan(graph, statistics_of(graph), config, measured)
+    for name, channels in {"a": 2, "b": 4, "c": 4, "body": 160}.items():
+        assert tuple(plan.layer(name).weight_bits) == expected.get(name, (2,) * channels)
+        assert plan.layer(name).reason == "measured bit allocation"
+    assert plan.layer("first").weight_bits.tolist() == [8, 8]
+
+
+@given(
+    seed=st.integers(0, 100),
+    minimum=st.integers(0, 3),
+    maximum=st.integers(4, 8),
+    budget=st.none() | st.floats(4.5, 8),
+)
+def test_measured_bits_stay_in_their_bounds_and_meet_the_average(
+    seed: int, minimum: int, maximum: int, budget: float | None
+) -> None:
+    graph, rng = depthwise_stack(), np.random.default_rng(seed)
+    measured = {
+        name: Sensitivity(1.0, by_channel=tuple(rng.exponential(size=channels) ** 3))
+        for name, channels in {"a": 2, "b": 4, "c": 4, "body": 160}.items()
+    }
+    config = QuantizationConfig(
+        weight_bit_allocation="measured",
+        weight_bit_budget=budget,
+        minimum_bits=minimum,
+        maximum_bits=maximum,
+        rules=(LayerRule(match="b", weight_bits=6),),
+    )
+    plan = build_plan(graph, statistics_of(graph), config, measured)
+    assert plan.layer("b").weight_bits.tolist() == [6] * 4
+    shared = np.concatenate([plan.layer(name).weight_bits for name in ("a", "c", "body")])
+    assert shared.min() >= max(minimum, 2) and shared.max() <= maximum
+    sizes = {"a": 9, "b": 9, "c": 9, "body": 4}
+    total = sum(plan.layer(name).weight_bits.sum() * size for name, size in sizes.items())
+    # A step that no longer fits takes less than 9 bits; nothing fits beyond the widest.
+    most = min((budget or 4.0) * 730, 36 * 6 + 694 * maximum)
+    assert most - 9 < total <= most + 1e-9
+
+
+def test_bits_that_were_not_measured_go_to_whole_layers() -> None:
+    graph = depthwise_stack()
+    measured = QuantizationConfig(weight_bit_allocation="measured", average_weight_bits=4.1)
+    by_layer = QuantizationConfig(weight_bit_budget=4.1)
+    plan = build_plan(graph, statistics_of(graph), measured)
+    assert plan.config == by_layer
+    assert plan.layer("a").weight_bits.tolist() == [8, 8]
+
+
 def test_a_budget_changes_no_bits_that_a_rule_names() -> None:
     graph = depthwise_stack()
     rules = (LayerRule(match="a", weight_bits=4), LayerRule(match="b", weight_bits=6))

@@ -1,13 +1,15 @@
-"""Which layers and activations get more bits than usual, within the averages of the config."""
+"""Which layers, channels and activations get more bits than others, within given averages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.config.layer_rules import LayerSettings
+from tflite_ptq4.config.values import LEAST_MEASURED_BITS
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.numerics.bit_budget import raise_bits
 from tflite_ptq4.sensitivity import Sensitivity
@@ -36,7 +38,8 @@ def raised_weight_bits(
         By the name of the layer.
     """
     nodes = tuple(nodes)
-    if config.weight_bit_budget is None or not nodes:
+    by_channel = config.weight_bit_allocation == "measured"
+    if config.weight_bit_budget is None or by_channel or not nodes:
         return {}
     usual = [settings[node.name].usual_weight_bits for node in nodes]
     bits = [
@@ -55,6 +58,52 @@ def raised_weight_bits(
         config.weight_bit_budget,
         (config.maximum_bits,),
     )
+
+
+def measured_channel_bits(
+    nodes: Sequence[Node],
+    settings: Mapping[str, LayerSettings],
+    config: QuantizationConfig,
+    measured: Measured,
+) -> dict[str, NDArray[np.int64]]:
+    """Bits of the output channels of each layer, for `weight_bit_allocation="measured"`.
+
+    All begin with the fewest, and each further bit goes where it lowers the error of the network's
+    outputs most. A channel that costs the outputs nothing keeps the fewest.
+
+    Args:
+        nodes: layers with weights that count: quantized, and not the first or the last.
+        settings: of each operator.
+        config: the choices.
+        measured: what quantizing each layer alone to its usual bits costs the outputs.
+
+    Returns:
+        By the name of the layer int64 [c_out]; of those only whose bits nothing else names.
+    """
+    fewest = max(config.minimum_bits, LEAST_MEASURED_BITS)
+    errors, sizes, bits, ends = [], [], [], {}
+    for node in nodes:
+        channels, usual = node.output_channels, settings[node.name].usual_weight_bits
+        own = settings[node.name].weight_bits
+        costs = _of(measured, node.name).by_channel if usual else ()
+        errors.append(np.array(costs or (0.0,) * channels) * 4.0 ** (own - fewest))
+        sizes.append(np.full(channels, node.kernel.size / channels))
+        bits.append(np.full(channels, fewest if usual else own))
+        if usual:
+            ends[node.name] = sum(map(len, bits))
+    if not ends:
+        return {}
+    average = config.weight_bit_budget
+    shared = raise_bits(
+        *map(np.concatenate, (errors, sizes, bits)),
+        average=config.mean_weight_bits if average is None else average,
+        widths=range(fewest + 1, config.maximum_bits + 1),
+    ).astype(np.int64)
+    return {
+        node.name: shared[ends[node.name] - node.output_channels : ends[node.name]]
+        for node in nodes
+        if node.name in ends
+    }
 
 
 def raised_activation_bits(

@@ -13,7 +13,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tflite_ptq4.bit_budgets import raised_activation_bits, raised_weight_bits
+from tflite_ptq4.bit_budgets import (
+    measured_channel_bits,
+    raised_activation_bits,
+    raised_weight_bits,
+)
 from tflite_ptq4.channel_bits import allocated_activation_bits, allocated_weight_bits
 from tflite_ptq4.clipping import choose_clip, step_range
 from tflite_ptq4.config import QuantizationConfig
@@ -51,7 +55,8 @@ def build_plan(
         statistics: of every tensor of the graph that computes values of its own.
         config: the choices.
         measured: what quantizing each operator alone costs the outputs of the network, for the
-            budgets of the config; None where it was not measured.
+            budgets of the config; where it was not measured, None, and the plan's config is without
+            measured bits.
 
     Returns:
         The plan; every operator is in it, as quantized or with the reason why not.
@@ -60,6 +65,8 @@ def build_plan(
         StatisticsError: a tensor has no statistics, or they do not fit the graph.
         ModelError: the config leaves every layer in float.
     """
+    if measured is None:
+        config = config.without_measured_bits()
     planner = _Planner(graph, statistics, config, measured)
     layers = tuple(planner.layer_plan(node) for node in graph.nodes)
     if not any(layer.quantized and layer.weight_bits is not None for layer in layers):
@@ -102,6 +109,9 @@ class _Planner:
             if node.name in self.quantized and node.name not in ends
         ]
         self.raised_layers = raised_weight_bits(counted, self.settings, config, measured)
+        self.channel_bits: dict[str, NDArray[np.int64]] = {}
+        if config.weight_bit_allocation == "measured":
+            self.channel_bits = measured_channel_bits(counted, self.settings, config, measured)
         self.raised_tensors = self._raised_tensors(measured)
 
     def layer_plan(self, node: Node) -> LayerPlan:
@@ -118,6 +128,8 @@ class _Planner:
             bits = self._weight_bits(node, settings)
             if node.name in self.raised_layers:
                 reason = f"weight_bits={bits.max()} within weight_bit_budget"
+            if node.name in self.channel_bits:
+                reason = "measured bit allocation"
             refusal = second_order_refusal(node)
             if self.config.weight_rounding == "second_order" and refusal is not None:
                 reason = f"{reason}; {refusal}"
@@ -160,7 +172,10 @@ class _Planner:
         channels = node.output_channels
         if node.name in self.raised_layers:
             return np.full(channels, self.raised_layers[node.name], dtype=np.int64)
-        if self.config.weight_bit_allocation == "none" or not settings.usual_weight_bits:
+        if node.name in self.channel_bits:
+            return self.channel_bits[node.name]
+        method = self.config.weight_bit_allocation
+        if method in ("none", "measured") or not settings.usual_weight_bits:
             return np.full(channels, settings.weight_bits, dtype=np.int64)
         return allocated_weight_bits(node, self.config)
 

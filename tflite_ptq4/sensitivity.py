@@ -33,10 +33,13 @@ class Sensitivity:
         weights: relative squared error of the outputs, |error|^2 / |outputs|^2, of quantizing the
             weights; None where none are quantized.
         activation: the same of rounding the layer's output; None where it is not rounded.
+        by_channel: `weights`, had only the weights of one output channel been quantized, for each
+            of them; empty without weights.
     """
 
     weights: float | None = None
     activation: float | None = None
+    by_channel: tuple[float, ...] = ()
 
     @property
     def total(self) -> float:

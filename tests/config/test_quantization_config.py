@@ -40,8 +40,10 @@ def layer_rules(draw: st.DrawFn) -> LayerRule:
 def configs(draw: st.DrawFn) -> QuantizationConfig:
     minimum, maximum = sorted([draw(st.integers(0, 8)), draw(st.integers(0, 8))])
     average = st.floats(minimum, maximum) | st.integers(minimum, maximum)
-    weight_allocation = draw(st.sampled_from(["none", "paper", "exact"]))
-    activation_allocation = draw(st.sampled_from(["none", "paper", "exact"]))
+    methods = ["none", "paper", "exact"]
+    measured = ["measured"] if minimum >= 2 else []
+    weight_allocation = draw(st.sampled_from([*methods, *measured]))
+    activation_allocation = draw(st.sampled_from(methods))
     bias_correction, variance_correction = draw(st.booleans()), draw(st.booleans())
     means = ["bias", "roundings", "weights"] + ["none"] * (
         variance_correction or not bias_correction
@@ -140,7 +142,7 @@ CHOICES = {
     "activation_clipping": "'auto', 'laplace', 'gaussian', 'min_max', 'percentile', 'mse'",
     "clipping_error": "'readers', 'tensor'",
     "effort": "'fast', 'balanced', 'best'",
-    "weight_bit_allocation": "'none', 'paper', 'exact'",
+    "weight_bit_allocation": "'none', 'paper', 'exact', 'measured'",
     "activation_bit_allocation": "'none', 'paper', 'exact'",
     "mean_correction": "'bias', 'roundings', 'weights', 'none'",
     "weight_rounding": "'second_order', 'nearest'",
@@ -449,6 +451,11 @@ class TestAverageWeightBits:
             weight_bits=bits, weight_bit_budget=average
         )
 
+    def test_measured_bits_share_a_budget(self) -> None:
+        config = QuantizationConfig(weight_bit_allocation="measured", average_weight_bits=4.5)
+        changed = config.with_average_weight_bits(3.5)
+        assert changed == config.replace(weight_bits=3, weight_bit_budget=3.5)
+
     def test_an_allocation_meets_the_average(self) -> None:
         preset = QuantizationConfig.preset("paper_w4a4")
         assert preset.with_average_weight_bits(3.5) == preset.replace(average_weight_bits=3.5)
@@ -662,6 +669,8 @@ class TestProperties:
             ({"output_matching": True}, True),
             ({"refit_weights": True}, True),
             ({"weight_rounding": "second_order"}, True),
+            ({"weight_bit_allocation": "exact"}, False),
+            ({"weight_bit_allocation": "measured"}, True),
         ],
     )
     def test_images(self, fields: dict[str, Any], needed: bool) -> None:
@@ -673,6 +682,8 @@ class TestProperties:
         assert not kept.needs_images
         assert kept == config or config.needs_images
         choices = ("output_matching", "refit_weights", "weight_rounding", "bias_correction")
+        if config.weight_bit_allocation == "measured":
+            choices += ("weight_bit_allocation", "average_weight_bits", "weight_bit_budget")
         assert kept.replace(**{name: getattr(config, name) for name in choices}) == config
 
     @pytest.mark.parametrize(
@@ -697,6 +708,22 @@ class TestProperties:
         self, fields: dict[str, Any], corrected: bool
     ) -> None:
         assert QuantizationConfig(**fields).without_images().bias_correction is corrected
+
+    @pytest.mark.parametrize(
+        ("fields", "budget"),
+        [
+            ({"weight_bits": 5}, 5),
+            ({"average_weight_bits": 3.5}, 3.5),
+            ({"weight_bit_budget": 4.15, "average_weight_bits": 3.5}, 4.15),
+        ],
+    )
+    def test_measured_bits_become_a_budget(self, fields: dict[str, Any], budget: float) -> None:
+        config = QuantizationConfig(weight_bit_allocation="measured", **fields)
+        changes = {"average_weight_bits": None, "weight_bit_budget": budget}
+        assert config.without_measured_bits() == config.replace(
+            weight_bit_allocation="none", **changes
+        )
+        assert config.has_budget
 
     @pytest.mark.parametrize("kind", ["weight", "activation"])
     def test_the_mean_is_the_average_where_given(self, kind: str) -> None:

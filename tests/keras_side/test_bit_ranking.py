@@ -37,6 +37,25 @@ def test_nothing_is_measured_where_there_is_nothing_to_spend(residual) -> None:
         assert measured_for_budgets(lowered, statistics, config, [images]) is None
 
 
+def test_bits_of_channels_are_measured_and_spent(residual) -> None:
+    model, _, statistics, images = residual
+    config = W4A4.replace(weight_bit_allocation="measured", minimum_bits=3)
+    quantized = quantize_model(model, statistics, config, images=images)
+    inner = quantized.lowered.graph.weighted_nodes[1:-1]
+    bits = [quantized.plan.layer(node.name).weight_bits for node in inner]
+    sizes = [node.kernel.size / node.output_channels for node in inner]
+    total = sum(size * own.sum() for size, own in zip(sizes, bits, strict=True))
+    count = sum(node.kernel.size for node in inner)
+    assert 4.15 * count - max(sizes) < total <= 4.15 * count
+    assert min(own.min() for own in bits) == 3 and max(own.max() for own in bits) > 4
+
+
+def test_bits_of_channels_are_measured_beside_activations_clipped_by_channel(residual) -> None:
+    _, lowered, statistics, images = residual
+    config = QuantizationConfig.preset("paper_w4a4", weight_bit_allocation="measured")
+    assert measured_for_budgets(lowered, statistics, config, [images]) is not None
+
+
 def test_only_some_images_are_measured(residual) -> None:
     _, lowered, statistics, images = residual
     fast = W4A4.replace(effort="fast")

@@ -14,6 +14,7 @@ from keras import layers
 from keras_networks import build, conv, images_for
 
 from tflite_ptq4 import LayerRule, QuantizationConfig
+from tflite_ptq4.graph import Node
 from tflite_ptq4.keras_side import sensitivity
 from tflite_ptq4.keras_side.array_calibration import calibrate
 from tflite_ptq4.keras_side.execution import activate, linear, run_node
@@ -24,7 +25,7 @@ from tflite_ptq4.keras_side.lowering import lower
 from tflite_ptq4.keras_side.sensitivity import logit_tensors, measure_sensitivity
 from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.planning import build_plan
-from tflite_ptq4.sensitivity import Sensitivity
+from tflite_ptq4.sensitivity import Sensitivity, weights_alone
 
 PLAIN = QuantizationConfig(activation_bits=4, bias_correction=False, depthwise_weight_bits=4)
 CORRECTED = QuantizationConfig.preset("w4a4")
@@ -85,6 +86,18 @@ class Measured:
             )
         )
 
+    def error_of(self, node: Node) -> np.ndarray:
+        """What the rounding of a layer's weights alone adds to its output."""
+        kernel, bias = weights_alone(
+            node,
+            self.weights[node.name],
+            self.plan.tensors[node.inputs[0]],
+            self.plan.config,
+            self.statistics[node.inputs[0]].mean,
+        )
+        value = activate(node, linear(node, self.in_float[node.inputs[0]], kernel, bias))
+        return np.asarray(value - self.in_float[node.output])
+
     def of_weights(self) -> tuple[np.ndarray, np.ndarray]:
         """Estimated and run, for each layer quantized against the float network's input."""
         estimated, truth = [], []
@@ -134,6 +147,25 @@ def test_weights_with_corrections(corrected: Measured) -> None:
 def test_rounded_outputs(residual: Measured) -> None:
     assert set(residual.found) == {"image", *(node.name for node in residual.graph.nodes)}
     agrees(*residual.of_activations(), factor=2.0)
+
+
+def test_each_logit_errs_alone(residual: Measured) -> None:
+    outputs = logit_tensors(residual.graph)
+    nodes = [residual.graph.producer[name] for name in outputs]
+    (node,) = (node for node in nodes if residual.in_float[node.output].ndim == 2)
+    errors, logits = residual.error_of(node), residual.in_float[node.output].numpy()
+    # The square of a sign is 1: there is no chance in it.
+    expected = np.square(errors).sum(axis=0) / np.square(logits).sum() / len(outputs)
+    np.testing.assert_allclose(residual.found[node.name].by_channel, expected, rtol=1e-3)
+
+
+def test_channels_of_a_layer_add_up_to_it(residual: Measured) -> None:
+    for node in residual.graph.weighted_nodes:
+        found = residual.found[node.name]
+        assert len(found.by_channel) == node.output_channels
+        # What two channels do together is zero on average of the signs, not in each draw.
+        assert 0.4 < sum(found.by_channel) / found.weights < 2.5
+    assert residual.found["image"].by_channel == ()
 
 
 def test_the_same_twice_and_in_batches(residual: Measured, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tflite_ptq4.config.checks import Contradiction
+from tflite_ptq4.config.values import LEAST_MEASURED_BITS
 from tflite_ptq4.errors import ConfigError
 
 
@@ -36,11 +37,12 @@ def _allocation(kind: str) -> tuple[Contradiction, ...]:
         method: str, usual: int, mean: float | None, minimum: int, maximum: int
     ) -> ConfigError | None:
         name, wanted = (bits, usual) if mean is None else (average, mean)
-        if method == "none" or minimum > maximum or minimum <= wanted <= maximum:
+        least = max(minimum, LEAST_MEASURED_BITS) if method == "measured" else minimum
+        if method == "none" or minimum > maximum or least <= wanted <= maximum:
             return None
         return ConfigError(
             f"`{name}`, which `{allocation}` meets on average, must lie between `minimum_bits` and "
-            f"`maximum_bits`. Received: {wanted!r}, not in [{minimum}, {maximum}]. "
+            f"`maximum_bits`. Received: {wanted!r}, not in [{least}, {maximum}]. "
             "Change it, or widen the bounds.",
             key=(name,),
         )

@@ -41,6 +41,7 @@ from tflite_ptq4.config.values import (
     MeanCorrection,
     Percent,
     QuantizedTensors,
+    WeightBitAllocation,
     WeightRounding,
     WeightScale,
 )
@@ -73,10 +74,14 @@ class QuantizationConfig:
         clipping_error: what an error in one channel counts when a whole tensor is clipped: as much
             as the kernels that read the channel amplify it, or the same in every channel.
         percentile: percent of the values kept by `activation_clipping="percentile"`.
-        weight_bit_allocation: bits per output channel (section 4): none, the paper's rounding, or
-            an allocation that meets the average exactly.
-        activation_bit_allocation: the same for activations, which are then clipped per channel.
-        minimum_bits: fewest bits that an allocation gives; at 0 a channel becomes its mean.
+        weight_bit_allocation: bits per output channel (section 4): none, the paper's rounding, an
+            allocation that meets the average exactly, or "measured", which spends the bits of all
+            layers together, as many as `weight_bit_budget` has, where they lower the error of the
+            outputs most.
+        activation_bit_allocation: the paper's and the exact one for activations, which are then
+            clipped per channel.
+        minimum_bits: fewest bits that an allocation gives; at 0 a channel becomes its mean, but of
+            "measured" bits it keeps 2.
         maximum_bits: most bits that an allocation or a budget gives.
         bias_correction: correct the mean and the deviation of the quantized weights (section 5).
         mean_correction: how it corrects the mean: through the bias of the layer or by moving the
@@ -126,7 +131,7 @@ class QuantizationConfig:
     activation_clipping: ActivationClipping = "auto"
     clipping_error: ClippingError = "tensor"
     percentile: Percent = 99.99
-    weight_bit_allocation: BitAllocation = "none"
+    weight_bit_allocation: WeightBitAllocation = "none"
     activation_bit_allocation: BitAllocation = "none"
     minimum_bits: BitBound = 0
     maximum_bits: BitBound = 8
@@ -193,13 +198,16 @@ class QuantizationConfig:
 
     @property
     def has_budget(self) -> bool:
-        """Whether single layers or activations get more bits than usual within an average."""
-        return self.weight_bit_budget is not None or self.activation_bit_budget is not None
+        """Whether what costs the outputs most gets more bits than usual within an average."""
+        budgets = (self.weight_bit_budget, self.activation_bit_budget)
+        return self.weight_bit_allocation == "measured" or budgets != (None, None)
 
     @property
     def needs_images(self) -> bool:
         """Whether the choices need the calibration images, not only the statistics."""
-        return self.output_matching or self.refit_weights or self.weight_rounding == "second_order"
+        corrects = self.output_matching or self.refit_weights
+        measures = self.weight_bit_allocation == "measured"
+        return corrects or measures or self.weight_rounding == "second_order"
 
     def without_images(self) -> QuantizationConfig:
         """The config with the choices that need images switched off.
@@ -208,23 +216,37 @@ class QuantizationConfig:
         switched on: without either, 4-bit weights cost a network most of its accuracy.
         """
         corrects = self.mean_correction != "none" or self.variance_correction
-        return self.replace(
+        return self.without_measured_bits().replace(
             output_matching=False,
             refit_weights=False,
             weight_rounding="nearest",
             bias_correction=self.bias_correction or (self.output_matching and corrects),
         )
 
+    def without_measured_bits(self) -> QuantizationConfig:
+        """The config with no bits that only a measurement can allocate.
+
+        Of a "measured" allocation, `weight_bit_budget` then holds the average.
+        """
+        if self.weight_bit_allocation != "measured":
+            return self
+        budget = self.weight_bit_budget
+        return self.replace(
+            weight_bit_allocation="none",
+            average_weight_bits=None,
+            weight_bit_budget=self.mean_weight_bits if budget is None else budget,
+        )
+
     def with_average_weight_bits(self, average: float) -> QuantizationConfig:
         """The config with another average of the bits of a weight, where no rule names them.
 
-        An allocation per channel meets the average. Otherwise a weight gets the whole bits of it,
-        and `weight_bit_budget` pays for `maximum_bits` in some layers with the rest.
+        An allocation inside each layer meets the average. Otherwise a weight gets the whole bits
+        of it, and `weight_bit_budget` pays for more in some layers or channels with the rest.
 
         Raises:
             ConfigError: the average is not from 2 to 8, or not between the bounds of an allocation.
         """
-        if self.weight_bit_allocation != "none":
+        if self.weight_bit_allocation not in ("none", "measured"):
             return self.replace(average_weight_bits=average)
         return self.replace(weight_bits=int(average), weight_bit_budget=average)
 

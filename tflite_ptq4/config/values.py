@@ -13,6 +13,7 @@ WeightScale = Literal["squared_error", "max_abs", "laplace", "gaussian"]
 QuantizedTensors = Literal["all", "layer_inputs"]
 ClippingError = Literal["readers", "tensor"]
 BitAllocation = Literal["none", "paper", "exact"]
+WeightBitAllocation = Literal["none", "paper", "exact", "measured"]
 MeanCorrection = Literal["bias", "roundings", "weights", "none"]
 WeightRounding = Literal["second_order", "nearest"]
 Effort = Literal["fast", "balanced", "best"]
@@ -21,4 +22,5 @@ BitBound = Annotated[int, (0, 8)]
 AverageBits = Annotated[float, (0, 8)]
 Percent = Annotated[float, (50, 100)]
 
+LEAST_MEASURED_BITS = 2  # the fewest that have a grid
 EFFORTS: tuple[str, ...] = get_args(Effort)

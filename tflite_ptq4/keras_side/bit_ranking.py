@@ -48,7 +48,8 @@ def measured_for_budgets(
     Returns:
         By the name of the operator; None where the config has no budget to spend.
     """
-    if not config.has_budget or config.needs_per_channel_activations:
+    measured_weights = config.weight_bit_allocation == "measured"
+    if (config.needs_per_channel_activations and not measured_weights) or not config.has_budget:
         return None
     usual = config.without_images().replace(weight_bit_budget=None, activation_bit_budget=None)
     plan = build_plan(lowered.graph, statistics, usual)

@@ -119,6 +119,7 @@ class _Measured:
         self._rng = np.random.default_rng(0)
         self._signal = 0.0
         self._projected: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self._by_channel: dict[str, NDArray[np.float64]] = {}
 
     def add(self, inputs: dict[str, tf.Tensor]) -> None:
         """Run a batch forward once, and backward once for each probe."""
@@ -171,10 +172,16 @@ class _Measured:
             self._project(node.name, part, reached.get(node.output, []), error)
 
     def _project(self, layer: str, part: str, gradients: list[tf.Tensor], error: tf.Tensor) -> None:
-        """Add (g . e)^2 of each image and probe."""
-        axes = list(range(1, len(error.shape)))
-        projected = [tf.reduce_sum(gradient * error, axes).numpy() for gradient in gradients]
-        self._projected[layer, part] += float(np.square(projected, dtype=np.float64).sum())
+        """Add (g . e)^2 of each image and probe, of weights also that of each channel."""
+        of_channels = part == "weights" and bool(gradients)
+        axes = list(range(1, len(error.shape) - of_channels))
+        sums = [tf.reduce_sum(gradient * error, axes).numpy() for gradient in gradients]
+        projected = np.array(sums, np.float64)
+        if of_channels:
+            squares = np.square(projected).sum(axis=(0, 1))
+            self._by_channel[layer] = self._by_channel.get(layer, 0.0) + squares
+            projected = projected.sum(axis=-1)
+        self._projected[layer, part] += float(np.square(projected).sum())
 
     def result(self) -> dict[str, Sensitivity]:
         """The relative squared errors."""
@@ -185,6 +192,7 @@ class _Measured:
             name: Sensitivity(
                 weights=relative.get((name, "weights")),
                 activation=relative.get((name, "activation")),
+                by_channel=tuple(np.divide(self._by_channel.get(name, ()), scale).tolist()),
             )
             for name in names
         }

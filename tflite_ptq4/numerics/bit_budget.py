@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,18 +56,25 @@ def raise_bits(
         )
     raised = bits.copy()
     left = average * size.sum() - float(bits @ size)
-    while True:
-        best, gain = None, 0.0
-        for item in np.flatnonzero(error > 0):
-            width = next((width for width in widths if width > raised[item]), None)
-            if width is None or (width - raised[item]) * size[item] > left:
-                continue
-            before, after = 4.0 ** (bits[item] - raised[item]), 4.0 ** (bits[item] - width)
-            slope = error[item] * (before - after) / ((width - raised[item]) * size[item])
-            if slope > gain:
-                best, gain = (item, width), slope
-        if best is None:
-            return raised
-        item, width = best
+
+    def step(item: int) -> tuple[float, int, int] | None:
+        """The next step of an item: what it gains for a bit, negative, the item, and the width."""
+        width = next((width for width in widths if width > raised[item]), None)
+        if width is None:
+            return None
+        before, after = 4.0 ** (bits[item] - raised[item]), 4.0 ** (bits[item] - width)
+        slope = error[item] * (before - after) / ((width - raised[item]) * size[item])
+        return -slope, item, width
+
+    # The least of a heap is the largest gain, and of equal gains the lowest index.
+    steps = [found for item in np.flatnonzero(error > 0) if (found := step(item)) is not None]
+    heapq.heapify(steps)
+    while steps:
+        _, item, width = heapq.heappop(steps)
+        if (width - raised[item]) * size[item] > left:
+            continue  # nor will it, or a further one of this item, fit later
         left -= (width - raised[item]) * size[item]
         raised[item] = width
+        if (found := step(item)) is not None:
+            heapq.heappush(steps, found)
+    return raised
