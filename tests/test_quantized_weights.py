@@ -201,6 +201,19 @@ def test_the_papers_correction_keeps_mean_and_deviation_of_each_channel(kind: st
 
 
 @every_kind
+def test_the_papers_correction_is_its_formula(kind: str) -> None:
+    """xi_c (Wq_c - E Wq_c) + E W_c, arXiv 1810.05723, section 5."""
+    node = layer(kind)
+    exact = kernel_matrix(node).astype(float)
+    nearest = kernel_matrix(node, quantized(node, 5, PLAIN).dequantized(node)).astype(float)
+    centred = nearest - nearest.mean(axis=0)
+    xi = np.linalg.norm(exact - exact.mean(axis=0), axis=0) / np.linalg.norm(centred, axis=0)
+    weights = quantized(node, 5, QuantizationConfig(mean_correction="weights"))
+    held = kernel_matrix(node, weights.dequantized(node))
+    np.testing.assert_allclose(held, xi * centred + exact.mean(axis=0), rtol=1e-5, atol=1e-6)
+
+
+@every_kind
 def test_each_part_of_the_correction_can_be_switched_off(kind: str) -> None:
     node, nearest = layer(kind), quantized(layer(kind), 3, PLAIN, mean=1.0)
     variance_only = quantized(node, 3, QuantizationConfig(mean_correction="none"), mean=1.0)

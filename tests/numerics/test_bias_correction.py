@@ -12,7 +12,6 @@ from tflite_ptq4.numerics.bias_correction import (
     mean_shift,
     move_roundings,
     norm_ratio,
-    paper_correction,
 )
 from tflite_ptq4.numerics.grid import IntegerGrid
 from tflite_ptq4.numerics.ranges import symmetric_scale
@@ -20,6 +19,12 @@ from tflite_ptq4.numerics.ranges import symmetric_scale
 
 def narrow(bits):
     return IntegerGrid(bits, signed=True, narrow_range=True)
+
+
+def corrected(weight, quantized):
+    """The whole correction, in the two steps of `weight_correction`: the factor, then the mean."""
+    scaled = norm_ratio(weight, quantized) * quantized
+    return scaled + mean_shift(weight, scaled)
 
 
 @st.composite
@@ -37,24 +42,24 @@ def quantized_kernels(draw):
 def test_corrected_kernel_has_the_mean_and_norm_of_the_float_one(kernel):
     weight, q, scale, _ = kernel
     quantized = dequantize(q, scale, 0)
-    corrected = paper_correction(weight, quantized)
-    np.testing.assert_allclose(corrected.mean(axis=0), weight.mean(axis=0), atol=1e-12)
+    result = corrected(weight, quantized)
+    np.testing.assert_allclose(result.mean(axis=0), weight.mean(axis=0), atol=1e-12)
     spread = quantized.std(axis=0) > 1e-9
-    np.testing.assert_allclose(corrected.std(axis=0)[spread], weight.std(axis=0)[spread])
+    np.testing.assert_allclose(result.std(axis=0)[spread], weight.std(axis=0)[spread])
 
 
 @given(kernel=quantized_kernels())
 def test_correction_is_idempotent(kernel):
     weight, q, scale, _ = kernel
-    once = paper_correction(weight, dequantize(q, scale, 0))
-    np.testing.assert_allclose(paper_correction(weight, once), once, atol=1e-12)
+    once = corrected(weight, dequantize(q, scale, 0))
+    np.testing.assert_allclose(corrected(weight, once), once, atol=1e-12)
 
 
 def test_kernel_that_quantization_left_alone_needs_no_correction(rng):
     weight = rng.normal(size=(9, 4))
     np.testing.assert_array_equal(mean_shift(weight, weight), np.zeros(4))
     np.testing.assert_array_equal(norm_ratio(weight, weight), np.ones(4))
-    np.testing.assert_allclose(paper_correction(weight, weight), weight, atol=1e-15)
+    np.testing.assert_allclose(corrected(weight, weight), weight, atol=1e-15)
 
 
 def test_named_channel_with_visible_arithmetic():
@@ -65,7 +70,7 @@ def test_named_channel_with_visible_arithmetic():
     np.testing.assert_allclose(mean_shift(weight, quantized), [1 - 1], atol=1e-15)
     np.testing.assert_allclose(norm_ratio(weight, quantized), [xi])
     np.testing.assert_allclose(
-        paper_correction(weight, quantized), [[-3 * xi + 1], [-1 * xi + 1], [4 * xi + 1]]
+        corrected(weight, quantized), [[-3 * xi + 1], [-1 * xi + 1], [4 * xi + 1]]
     )
 
 
@@ -74,7 +79,7 @@ def test_mean_shift_is_what_to_add():
 
 
 @pytest.mark.parametrize(
-    ("weight", "quantized", "corrected"),
+    ("weight", "quantized", "expected"),
     [
         pytest.param([0.0, 0.0], [0.0, 0.0], [0.0, 0.0], id="zeros"),
         pytest.param([0.1, 0.1, 0.1], [0.2, 0.2, 0.2], [0.1, 0.1, 0.1], id="constant"),
@@ -84,11 +89,11 @@ def test_mean_shift_is_what_to_add():
         pytest.param([0.1] * 9, [0.7] * 9, [0.1] * 9, id="constant_to_rounding"),
     ],
 )
-def test_degenerate_channel_keeps_its_spread_and_gets_its_mean(weight, quantized, corrected):
+def test_degenerate_channel_keeps_its_spread_and_gets_its_mean(weight, quantized, expected):
     weight, quantized = np.array(weight)[:, None], np.array(quantized)[:, None]
     np.testing.assert_array_equal(norm_ratio(weight, quantized), [1.0])
-    result = paper_correction(weight, quantized)[:, 0]
-    np.testing.assert_allclose(result, corrected, rtol=1e-12, atol=1e-15)
+    result = corrected(weight, quantized)[:, 0]
+    np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-15)
 
 
 def test_bias_makes_the_mean_output_that_of_the_float_kernel(rng):
@@ -175,7 +180,7 @@ def test_channel_of_zeros_stays():
     np.testing.assert_array_equal(move_roundings(zeros, zeros, np.ones(1), narrow(4)), zeros)
 
 
-@pytest.mark.parametrize("function", [mean_shift, norm_ratio, paper_correction])
+@pytest.mark.parametrize("function", [mean_shift, norm_ratio])
 @pytest.mark.parametrize(
     "shapes", [((2, 3), (3, 2)), ((6,), (6,)), ((0, 3), (0, 3))], ids=["differ", "flat", "empty"]
 )

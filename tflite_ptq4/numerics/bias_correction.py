@@ -3,9 +3,12 @@
 Banner, Nahshan and Soudry, "Post training 4-bit quantization of convolutional networks for
 rapid-deployment" (NeurIPS 2019, arXiv 1810.05723), section 5.
 
+    Wq_c <- xi_c (Wq_c - E Wq_c) + E W_c
+
 All functions take a kernel as [n, C]: its n elements for each of the C output channels. The
-corrected mean leaves the integer grid. A file needs a form that stays on it: the shift of the
-output goes into the bias (`bias_from_input_mean`), or some roundings are moved (`move_roundings`).
+factor `norm_ratio` scales a channel's steps. The mean, moved by `mean_shift`, leaves the integer
+grid. A file needs a form that stays on it: the shift of the output goes into the bias
+(`bias_from_input_mean`), or some roundings are moved (`move_roundings`).
 """
 
 from __future__ import annotations
@@ -64,29 +67,6 @@ def norm_ratio(weight: np.ndarray, quantized: np.ndarray) -> np.ndarray:
     weight, quantized = _kernel_pair(weight, quantized)
     before, after = _spread(weight), _spread(quantized)
     return np.divide(before, after, out=np.ones_like(after), where=(before > 0) & (after > 0))
-
-
-def paper_correction(weight: np.ndarray, quantized: np.ndarray) -> np.ndarray:
-    """Return the quantized kernel with the mean and the norm of the float one, off the grid.
-
-        xi_c (Wq_c - E Wq_c) + E W_c
-
-    Args:
-        weight: float[n, C], the kernel.
-        quantized: float[n, C], the kernel as it reads after quantization.
-
-    Returns:
-        float64[n, C]. A channel that is constant before or after quantization keeps its spread
-        and gets its mean.
-
-    Raises:
-        DataError: the two shapes differ or are not [n, C].
-
-    Source: arXiv 1810.05723, section 5.
-    """
-    weight, quantized = _kernel_pair(weight, quantized)
-    centred = quantized - quantized.mean(axis=0)
-    return norm_ratio(weight, quantized) * centred + weight.mean(axis=0)
 
 
 def bias_from_input_mean(weight_error: np.ndarray, input_mean: np.ndarray) -> np.ndarray:
