@@ -71,7 +71,7 @@ class FloatFileReader:
         for node in source.graph.nodes:
             for name in node.outputs:
                 index = written[file.written_keys[name]]
-                if index in reads and self._has_scale_of_its_own(node, name):
+                if index in reads and self._has_other_scale(node, name, reads[index]):
                     index = self._append_copy(index, name)
                 if index in reads:
                     self.index[name] = self.index[reads[index]]
@@ -86,11 +86,13 @@ class FloatFileReader:
         self._assign_inner_operators(frozenset(reads))
         self._connect({index: self.index[name] for index, name in reads.items()})
 
-    def _has_scale_of_its_own(self, node: Node, name: str) -> bool:
-        """Whether the plan of a tensor may differ from that of what its operator reads."""
-        in_float = node.rule.output_scale is OutputScale.FLOAT
-        return node.rule.output_scale in _COMPUTED or (
-            in_float and name in self.source.plan.tensors
+    def _has_other_scale(self, node: Node, name: str, read: str) -> bool:
+        """Whether a tensor is quantized otherwise than the one that its operator reads."""
+        planned = self.source.plan.tensors
+        if node.rule.output_scale in _COMPUTED:
+            return True
+        return name in planned and (
+            read not in planned or planned[name].source != planned[read].source
         )
 
     def _copy_writer(self, index: int) -> int:

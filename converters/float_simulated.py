@@ -34,7 +34,7 @@ from tflite_ptq4.converters.weight_layout import (
 )
 from tflite_ptq4.errors import TargetError
 from tflite_ptq4.graph import Node
-from tflite_ptq4.operator_rules import TIE_NUDGE, OutputScale
+from tflite_ptq4.operator_rules import TIE_NUDGE
 from tflite_ptq4.plan import TensorPlan
 
 
@@ -81,10 +81,10 @@ class _FloatWriter:
             if node is not None and node.name in self.source.weights:
                 self._replace_weights(operator, node)
             self.editor.keep(operator)
-            if node is not None and self._needs_rounding(node, operator):
-                plan = self.source.plan.tensors[node.output]
-                nonnegative = node.output in self.source.graph.nonnegative
-                self._append_rounding(index[node.output], plan, nonnegative, node.rule.interpolates)
+            for name in self._rounded_outputs(node, operator):
+                plan = self.source.plan.tensors[name]
+                nonnegative = name in self.source.graph.nonnegative
+                self._append_rounding(index[name], plan, nonnegative, node.rule.interpolates)
         outputs = [self._rounded.get(index[n], index[n]) for n in self.source.graph.outputs]
         self.editor.set_interface(
             {
@@ -97,13 +97,15 @@ class _FloatWriter:
         )
         return self.editor.finish()
 
-    def _needs_rounding(self, node: Node, operator: OperatorT) -> bool:
-        """Whether an operator computes new values of a planned tensor."""
-        return (
-            node.output in self.source.plan.tensors
-            and int(operator.outputs[0]) == self.reader.index[node.output]
-            and (node.rule.output_scale is not OutputScale.INPUT or node.rule.interpolates)
-        )
+    def _rounded_outputs(self, node: Node | None, operator: OperatorT) -> list[str]:
+        """The planned tensors that an operator writes, where their values are not on levels yet."""
+        if node is None:
+            return []
+        if self.source.plan.layer(node.name).quantized and not node.rule.rounds:
+            return []
+        written = {int(output) for output in operator.outputs}
+        planned = self.source.plan.tensors
+        return [n for n in node.outputs if n in planned and self.reader.index[n] in written]
 
     def _replace_weights(self, operator: OperatorT, node: Node) -> None:
         builtin = self.editor.builtin_code(operator)

@@ -118,6 +118,8 @@ class Int8Tensors:
 
     def _append_clipped(self, index: int, stored: StoredRange, suffix: str) -> int:
         """QUANTIZE a tensor to these levels, through the bottom of int8 where it must saturate."""
+        twin = self._editor.twin(index, suffix, TensorType.INT8, stored.quantization())
+        self._stored[twin] = stored
         source = self._stored.get(index)
         nonnegative = source is not None and source.first == source.zero_point
         if stored.first != INT8_MIN and not nonnegative:
@@ -126,8 +128,6 @@ class Int8Tensors:
                 index, f"{suffix}/unclipped", TensorType.INT8, bottom.quantization()
             )
             index = self.append_quantize(index, first)
-        twin = self._editor.twin(index, suffix, TensorType.INT8, stored.quantization())
-        self._stored[twin] = stored
         return self.append_quantize(index, twin)
 
     def append_quantize(self, source: int, target: int) -> int:
