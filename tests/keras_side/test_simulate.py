@@ -234,3 +234,15 @@ def test_the_users_model_is_not_modified(network: str) -> None:
     np.testing.assert_equal(model.get_weights(), weights)
     assert model.get_config() == config
     assert [len(layer._inbound_nodes) for layer in model._flatten_layers()] == inbound
+
+
+def test_parts_of_a_split_take_no_name_of_the_user_s_operations() -> None:
+    """After a clean session Keras would call the first slice "get_item", as the model's own."""
+    keras.utils.clear_session()
+    inputs = image(6, 6, 4)
+    left, right = keras.ops.split(inputs[:, 1:], 2, axis=-1)
+    x = layers.Conv2D(2, 1)(layers.Concatenate()([right, left]))
+    made = quantized(keras.Model(inputs, x), QuantizationConfig.preset("w8a4"))
+    keras.utils.clear_session()
+    names = [operation.name for operation in made.simulated_model.operations]
+    assert len(set(names)) == len(names)

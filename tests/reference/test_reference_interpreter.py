@@ -149,7 +149,7 @@ def test_what_has_no_reference_is_refused_by_name(name: str, rng: np.random.Gene
 
 def test_masks_without_a_reference_are_refused(rng: np.random.Generator) -> None:
     model = schema.ModelT.InitFromPackedBuf(strided_slice(rng, *SIXTEEN_LEVELS)[0], 0)
-    model.subgraphs[0].operators[0].builtinOptions.shrinkAxisMask = 1
+    model.subgraphs[0].operators[0].builtinOptions.newAxisMask = 1
     with pytest.raises(NotImplementedError, match=r"STRIDED_SLICE .*masks"):
         run_reference(pack(model), [np.zeros((1, 8, 9, 5), np.int8)])
 

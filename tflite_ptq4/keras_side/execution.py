@@ -44,6 +44,11 @@ def linear(node: Node, value, kernel, bias):
     Returns:
         float32 tensor [n, ..., c_out].
     """
+    return _one_axis_again(node, _on_two_axes(node, value, kernel, bias))
+
+
+def _on_two_axes(node: Node, value, kernel, bias):
+    """`linear`, with the axis of length one that a one-dimensional convolution is computed on."""
     if node.kind == "dense":
         return ops.add(ops.matmul(value, kernel), bias)
     one_axis = node.attributes.get("rank") == 1
@@ -66,8 +71,11 @@ def linear(node: Node, value, kernel, bias):
             data_format="channels_last",
             dilation_rate=node.attributes["dilation_rate"],
         )
-    outputs = ops.add(outputs, ops.reshape(bias, (1, 1, 1, -1)))
-    return ops.squeeze(outputs, 1) if one_axis else outputs
+    return ops.add(outputs, ops.reshape(bias, (1, 1, 1, -1)))
+
+
+def _one_axis_again(node: Node, outputs):
+    return ops.squeeze(outputs, 1) if node.attributes.get("rank") == 1 else outputs
 
 
 def activate(node: Node, value):
@@ -96,7 +104,9 @@ def run_node(node: Node, run: Run | None, values: Sequence) -> list:
         Its output tensors.
     """
     if node.rule.weighted:
-        return [activate(node, linear(node, values[0], node.kernel, node.bias))]
+        # TFLiteConverter fuses an activation with the convolution right before it.
+        outputs = activate(node, _on_two_axes(node, values[0], node.kernel, node.bias))
+        return [_one_axis_again(node, outputs)]
     outputs = run(values)
     return [activate(node, outputs[0]), *outputs[1:]]
 

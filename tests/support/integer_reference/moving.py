@@ -39,11 +39,13 @@ def _strided_slice(node: Node) -> np.ndarray:
     x, begin, end, strides = node.values
     options = node.options
     node.require_one_grid(0)
-    if options.ellipsisMask or options.newAxisMask or options.shrinkAxisMask:
-        raise node.unsupported("only the masks of the begin and the end have a reference")
+    if options.ellipsisMask or options.newAxisMask:
+        raise node.unsupported("masks of an ellipsis and of a new axis have no reference")
     return x[
         tuple(
-            slice(
+            int(begin[axis])
+            if options.shrinkAxisMask >> axis & 1
+            else slice(
                 None if options.beginMask >> axis & 1 else int(begin[axis]),
                 None if options.endMask >> axis & 1 else int(end[axis]),
                 int(strides[axis]),

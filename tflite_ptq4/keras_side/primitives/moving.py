@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 import tensorflow as tf
@@ -124,6 +124,7 @@ def _split(call: Call) -> list[Primitive]:
             outputs=(output,),
             shapes=(shape,),
             run=_slice_of(axis, end - length, end),
+            run_on_clone=_named_slice_of(axis, end - length, end),
             attributes={"axis": axis, "begin": end - length},
         )
         for output, shape, length, end in zip(call.outputs, call.shapes, lengths, ends, strict=True)
@@ -133,6 +134,20 @@ def _split(call: Call) -> list[Primitive]:
 def _slice_of(axis: int, begin: int, end: int) -> Callable:
     key = (*[slice(None)] * axis, slice(begin, end))
     return lambda values: [values[0][key]]
+
+
+def _named_slice_of(axis: int, begin: int, end: int) -> Callable[[str], Callable]:
+    """The same on symbolic tensors, under a name: Keras' own may be that of another operation."""
+
+    def named(name: str) -> Callable:
+        def run(values: Sequence) -> list:
+            outputs = _slice_of(axis, begin, end)(values)
+            outputs[0]._keras_history.operation.name = name
+            return outputs
+
+        return run
+
+    return named
 
 
 @expands(*operation_types("Mean"))
