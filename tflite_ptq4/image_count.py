@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tflite_ptq4.image_variations import with_variations
 
-# By the effort of the config. Time and memory grow with the images, what they teach does not.
+# By the effort of the config. Time and memory grow with the images, what they teach ever less.
 LEAST_IMAGES = {"fast": 32, "balanced": 64, "best": 128}
 MOST_IMAGES = {"fast": 32, "balanced": 256, "best": 2_048}
 
