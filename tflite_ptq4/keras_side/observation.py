@@ -82,9 +82,6 @@ class TensorAccumulator:
         channels = {name: int(shape[-1]) for name, shape in shapes.items()}
         self._channels = channels
         self._strides = sampling_strides(shapes)
-        self._spatial_axes = {
-            len(shape): tf.constant(range(len(shape) - 1), tf.int32) for shape in shapes.values()
-        }
         self._nonnegative = nonnegative
         total = sum(channels.values())
         self._count = tf.Variable(tf.zeros(len(self.names), tf.int64), trainable=False)
@@ -119,21 +116,21 @@ class TensorAccumulator:
             tensors: float32 tensors [batch, ..., channels], one for each name.
         """
         batch = tf.shape(tensors[self.names[0]])[0]
-        counts, minima, maxima, sums = [], [], [], []
+        counts, measures = [], []
         for name in self.names:
-            tensor = tensors[name]
-            axes = self._spatial_axes[tensor.shape.rank]
-            minima.append(tf.reduce_min(tensor, axes))
-            maxima.append(tf.reduce_max(tensor, axes))
-            sample = self._sample(name, tensor)
+            rows = tf.reshape(tensors[name], [-1, self._channels[name]])
+            sample = self._sample(name, tensors[name])
+            measure = _measure_nonnegative if name in self._nonnegative else _measure_any
+            measured, bins = measure(rows, sample)
             counts.append(tf.shape(sample)[0])
-            sums.append(self._batch_sums(name, sample))
-            self._count_bins(name, sample)
+            measures.append(measured)
+            self._histograms[name].assign_add(bins)
+        measured = tf.concat(measures, 1)
         self._images.assign_add(tf.cast(batch, tf.int64))
         self._count.assign_add(tf.cast(tf.stack(counts), tf.int64))
-        self._minimum.assign(tf.minimum(self._minimum, tf.concat(minima, 0)))
-        self._maximum.assign(tf.maximum(self._maximum, tf.concat(maxima, 0)))
-        self._sums.assign_add(tf.cast(tf.concat(sums, 1), tf.float64))
+        self._minimum.assign(tf.minimum(self._minimum, measured[0]))
+        self._maximum.assign(tf.maximum(self._maximum, measured[1]))
+        self._sums.assign_add(tf.cast(measured[2:], tf.float64))
 
     def first_not_finite(self) -> str | None:
         """The first tensor, in the order of execution, that has held NaN or Inf."""
@@ -181,41 +178,81 @@ class TensorAccumulator:
             tensor = tf.gather(tf.reshape(tensor, [-1, positions, channels]), rows, axis=1)
         return tf.reshape(tensor, [-1, channels])
 
-    def _batch_sums(self, name: str, sample: tf.Tensor) -> tf.Tensor:
-        """Sums over the rows, float32 [5, C], in the order of `_sums`."""
-        positives = tf.reduce_sum(tf.cast(sample > 0, tf.float32), 0)
-        total, squares = tf.reduce_sum(sample, 0), tf.reduce_sum(sample * sample, 0)
-        if name in self._nonnegative:
-            return tf.stack([total, squares, positives, total, squares])
-        positive = tf.nn.relu(sample)
-        of_positive = [tf.reduce_sum(positive, 0), tf.reduce_sum(positive * positive, 0)]
-        return tf.stack([total, squares, positives, *of_positive])
-
-    def _count_bins(self, name: str, sample: tf.Tensor) -> None:
-        """Add the sample to the histogram: `stats.histogram.bin_index`, inside the graph."""
-        pattern = tf.bitcast(sample, tf.int32)
-        if name in self._nonnegative:
-            distance, origin = pattern, 0
-        else:
-            distance, origin = pattern & _MAGNITUDE_MASK, ZERO_BIN
-        distance = tf.bitwise.right_shift(distance, MANTISSA_SHIFT) - (FIRST_CODE - 1)
-        distance = tf.minimum(tf.maximum(distance, 0), BINS_PER_SIGN)
-        if name not in self._nonnegative:
-            distance = tf.where(pattern < 0, -distance, distance)
-        channels, bins = self._channels[name], self._bins(name)
-        offsets = np.arange(channels, dtype=np.int32) * bins + origin
-        counts = tf.raw_ops.DenseBincount(
-            input=tf.reshape(distance + offsets, [-1]),
-            size=channels * bins,
-            weights=np.zeros(0, np.int32),
-            binary_output=False,
-        )
-        self._histograms[name].assign_add(counts)
-
     def _histogram(self, name: str) -> np.ndarray:
         counts = self._histograms[name].numpy().reshape(self._channels[name], self._bins(name))
         missing = BIN_COUNT - counts.shape[1]
         return np.pad(counts, ((0, 0), (missing, 0)))
+
+
+_ROWS = tf.TensorSpec((None, None), tf.float32)
+
+
+# Traced once for all tensors: a graph of their own for each takes longer to make than to run.
+@tf.function(input_signature=(_ROWS, _ROWS), autograph=False)
+def _measure_any(rows: tf.Tensor, sample: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """What is added up of a batch of one tensor.
+
+    Args:
+        rows: float32 [n, C], every position.
+        sample: float32 [m, C], the sampled ones.
+
+    Returns:
+        float32 [7, C], minimum and maximum of the rows, and of the sample what `_sums` has; int32
+        [C * bins], the histogram of the sample as in `stats.histogram.bin_index`.
+    """
+    positive = tf.nn.relu(sample)
+    sums = [*_total_and_squares(sample), _positives(sample), *_total_and_squares(positive)]
+    pattern = tf.bitcast(sample, tf.int32)
+    distance = _distance(pattern & _MAGNITUDE_MASK)
+    signed = tf.where(pattern < 0, -distance, distance)
+    return _with_range(rows, sums), _bin_counts(signed, BIN_COUNT, ZERO_BIN)
+
+
+@tf.function(input_signature=(_ROWS, _ROWS), autograph=False)
+def _measure_nonnegative(rows: tf.Tensor, sample: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """`_measure_any` for a tensor without negative values, of whose histogram it leaves those out.
+
+    Args:
+        rows: as there.
+        sample: as there.
+
+    Returns:
+        As there.
+    """
+    total, squares = _total_and_squares(sample)
+    sums = [total, squares, _positives(sample), total, squares]
+    distance = _distance(tf.bitcast(sample, tf.int32))
+    return _with_range(rows, sums), _bin_counts(distance, BINS_PER_SIGN + 1, 0)
+
+
+def _with_range(rows: tf.Tensor, sums: list[tf.Tensor]) -> tf.Tensor:
+    return tf.stack([tf.reduce_min(rows, 0), tf.reduce_max(rows, 0), *sums])
+
+
+def _total_and_squares(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return tf.reduce_sum(values, 0), tf.reduce_sum(values * values, 0)
+
+
+def _positives(values: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(values > 0, tf.float32), 0)
+
+
+def _distance(pattern: tf.Tensor) -> tf.Tensor:
+    """From bit patterns of magnitudes to bins, counted from that of zero."""
+    distance = tf.bitwise.right_shift(pattern, MANTISSA_SHIFT) - (FIRST_CODE - 1)
+    return tf.minimum(tf.maximum(distance, 0), BINS_PER_SIGN)
+
+
+def _bin_counts(distance: tf.Tensor, bins: int, origin: int) -> tf.Tensor:
+    """How many values lie in each of the bins of each channel: int32 [C * bins]."""
+    channels = tf.shape(distance)[1]
+    offsets = tf.range(channels) * bins + origin
+    return tf.raw_ops.DenseBincount(
+        input=tf.reshape(distance + offsets, [-1]),
+        size=channels * bins,
+        weights=np.zeros(0, np.int32),
+        binary_output=False,
+    )
 
 
 def _statistics(
