@@ -55,7 +55,7 @@ def test_the_paper_preset_has_its_three_parts() -> None:
     assert config.bias_correction and config.variance_correction
     assert config.quantized_tensors == "layer_inputs"
     assert config.weight_rounding == "nearest" and not config.refit_weights
-    assert config.depthwise_weight_bits is None and not config.has_budget
+    assert config.depthwise_weight_bits is None and not config.measured_parts
 
 
 @pytest.mark.parametrize("name", ["w4a4", "w8a4"])

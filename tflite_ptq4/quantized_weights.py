@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,11 @@ LARGEST_SECOND_ORDER = 2.0e10  # n^2 c_out, the multiplications of one layer: ab
 
 
 def quantize_weights(
-    graph: LayerGraph, plan: QuantizationPlan, statistics: Mapping[str, TensorStatistics]
+    graph: LayerGraph,
+    plan: QuantizationPlan,
+    statistics: Mapping[str, TensorStatistics],
+    *,
+    share: Callable[..., Iterable] = map,
 ) -> dict[str, LayerWeights]:
     """Quantize every planned layer from its weights and the statistics of its input.
 
@@ -36,18 +40,20 @@ def quantize_weights(
         graph: the lowered model.
         plan: made for this graph.
         statistics: of the tensors that the layers read.
+        share: does a task for each of several items, as `map` does; they may be done at once.
 
     Returns:
         The weights of each quantized layer, by name.
     """
-    quantized = {}
-    for node in graph.weighted_nodes:
-        layer = plan.layer(node.name)
-        if layer.quantized:
-            mean = statistics[node.inputs[0]].mean
-            weights = quantize_layer(node, layer.weight_bits, plan.config, input_mean=mean)
-            quantized[node.name] = hold_bias(node, weights, plan.tensors.get(node.inputs[0]))
-    return quantized
+
+    def quantized(node: Node) -> LayerWeights:
+        bits, mean = plan.layer(node.name).weight_bits, statistics[node.inputs[0]].mean
+        weights = quantize_layer(node, bits, plan.config, input_mean=mean)
+        return hold_bias(node, weights, plan.tensors.get(node.inputs[0]))
+
+    nodes = [node for node in graph.weighted_nodes if plan.layer(node.name).quantized]
+    names = (node.name for node in nodes)
+    return dict(zip(names, share(quantized, nodes), strict=True))
 
 
 def second_order_refusal(node: Node) -> str | None:

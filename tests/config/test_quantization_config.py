@@ -723,7 +723,20 @@ class TestProperties:
         assert config.without_measured_bits() == config.replace(
             weight_bit_allocation="none", **changes
         )
-        assert config.has_budget
+
+    @pytest.mark.parametrize(
+        ("fields", "parts"),
+        [
+            ({}, ()),
+            ({"weight_bit_budget": 4.1}, ("weights",)),
+            ({"weight_bit_allocation": "measured"}, ("weights",)),
+            ({"activation_bit_budget": 4.5}, ("activation",)),
+            ({"weight_bit_budget": 4.1, "activation_bit_budget": 4.5}, ("weights", "activation")),
+            ({"activation_granularity": "per_channel", "weight_bit_budget": 4.1}, ("weights",)),
+        ],
+    )
+    def test_measured_parts(self, fields: dict[str, Any], parts: tuple[str, ...]) -> None:
+        assert QuantizationConfig(**fields).measured_parts == parts
 
     @pytest.mark.parametrize("kind", ["weight", "activation"])
     def test_the_mean_is_the_average_where_given(self, kind: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -9,6 +10,7 @@ from keras_networks import build, images_for
 from tflite_ptq4 import QuantizationConfig, calibrate, quantize_model
 from tflite_ptq4.keras_side.bit_ranking import SAMPLES, measured_for_budgets
 from tflite_ptq4.keras_side.lowering import lower
+from tflite_ptq4.sensitivity import Sensitivity
 
 W4A4 = QuantizationConfig.preset("w4a4")
 
@@ -35,6 +37,17 @@ def test_nothing_is_measured_where_there_is_nothing_to_spend(residual) -> None:
     _, lowered, statistics, images = residual
     for config in (QuantizationConfig.preset("w8a8"), QuantizationConfig.preset("paper_w4a4")):
         assert measured_for_budgets(lowered, statistics, config, [images]) is None
+
+
+@pytest.mark.parametrize("part", ["weight", "activation"])
+def test_only_what_has_a_budget_is_measured(residual, part: str) -> None:
+    _, lowered, statistics, images = residual
+    both = measured_for_budgets(lowered, statistics, W4A4, [images])
+    config = W4A4.replace(**{f"{part}_bit_budget": None})
+    found = measured_for_budgets(lowered, statistics, config, [images])
+    left_out = {"weight": {"weights": None, "by_channel": ()}, "activation": {"activation": None}}
+    expected = {name: replace(value, **left_out[part]) for name, value in both.items()}
+    assert found == {name: value for name, value in expected.items() if value != Sensitivity()}
 
 
 def test_bits_of_channels_are_measured_and_spent(residual) -> None:

@@ -197,10 +197,12 @@ class QuantizationConfig:
         return "float_simulated" if self.needs_float_target else "int8_container"
 
     @property
-    def has_budget(self) -> bool:
-        """Whether what costs the outputs most gets more bits than usual within an average."""
-        budgets = (self.weight_bit_budget, self.activation_bit_budget)
-        return self.weight_bit_allocation == "measured" or budgets != (None, None)
+    def measured_parts(self) -> tuple[str, ...]:
+        """What gets more bits than usual where it costs the outputs most: weights, activations."""
+        weights = self.weight_bit_allocation == "measured" or self.weight_bit_budget is not None
+        activations = self.activation_bit_budget is not None
+        activations &= not self.needs_per_channel_activations
+        return ("weights",) * weights + ("activation",) * activations
 
     @property
     def needs_images(self) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.keras_side.lowering import LoweredModel
+from tflite_ptq4.keras_side.second_thread import SecondThread
 from tflite_ptq4.keras_side.sensitivity import measure_sensitivity
 from tflite_ptq4.planning import build_plan
 from tflite_ptq4.quantized_weights import quantize_weights
@@ -46,14 +47,15 @@ def measured_for_budgets(
         progress: wraps the list of batches and shows how far it is; None shows nothing.
 
     Returns:
-        By the name of the operator; None where the config has no budget to spend.
+        By the name of the operator, of what the budgets of the config are spent on; None where it
+        has none to spend.
     """
-    measured_weights = config.weight_bit_allocation == "measured"
-    if (config.needs_per_channel_activations and not measured_weights) or not config.has_budget:
+    if not config.measured_parts:
         return None
     usual = config.without_images().replace(weight_bit_budget=None, activation_bit_budget=None)
     plan = build_plan(lowered.graph, statistics, usual)
-    weights = quantize_weights(lowered.graph, plan, statistics)
+    with SecondThread() as beside:
+        weights = quantize_weights(lowered.graph, plan, statistics, share=beside.share)
     sample = SAMPLES[config.effort]
     return measure_sensitivity(
         lowered,
@@ -61,6 +63,7 @@ def measured_for_budgets(
         weights,
         statistics,
         images,
+        parts=config.measured_parts,
         most_images=sample.images,
         probes=sample.probes,
         progress=progress,

@@ -8,7 +8,7 @@ mean of (v . J e)^2 over random signs v is |J e|^2, and one backward pass gives 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from math import ceil
 
 import numpy as np
@@ -28,6 +28,7 @@ from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.sensitivity import Sensitivity, random_signs, weights_alone
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
 
+PARTS = ("weights", "activation")
 MOST_IMAGES = 64
 SAMPLES = 128  # images times probes: the relative deviation of a result is sqrt(2 / 128), or 0.5 dB
 ELEMENTS_OF_ALL_TENSORS = 1 << 25  # in a batch: 128 MiB
@@ -40,6 +41,7 @@ def measure_sensitivity(
     statistics: Mapping[str, TensorStatistics],
     images: Sequence[NDArray[np.float32]],
     *,
+    parts: Collection[str] = PARTS,
     most_images: int = MOST_IMAGES,
     probes: int | None = None,
     progress: Callable | None = None,
@@ -55,6 +57,7 @@ def measure_sensitivity(
         weights: of the layers that it quantizes.
         statistics: of the tensors that those layers read.
         images: for each input of the model float32 [n, ...], prepared as the model expects them.
+        parts: which errors are measured, of "weights" and of the "activation".
         most_images: of more images, as many are taken, evenly spread.
         probes: random signs for each image; enough for 128 samples where None. The relative
             deviation of a result is near sqrt(2 / samples).
@@ -71,7 +74,7 @@ def measure_sensitivity(
     probes = probes or ceil(SAMPLES / len(chosen))
     starts = range(0, len(chosen), size)
     with SecondThread() as beside:
-        measured = _Measured(lowered, plan, weights, statistics, probes, beside)
+        measured = _Measured(lowered, plan, weights, statistics, frozenset(parts), probes, beside)
         for start in progress(starts) if progress else starts:
             part = chosen[start : start + size]
             values = (tf.constant(array[part], tf.float32) for array in images)
@@ -98,11 +101,12 @@ class _Measured:
         plan: QuantizationPlan,
         weights: Mapping[str, LayerWeights],
         statistics: Mapping[str, TensorStatistics],
+        parts: frozenset[str],
         probes: int,
         beside: SecondThread,
     ) -> None:
         self.lowered, self.plan, self.probes = lowered, plan, probes
-        self._beside = beside
+        self._parts, self._beside = parts, beside
         self._alone = {
             node.name: weights_alone(
                 node,
@@ -112,7 +116,7 @@ class _Measured:
                 statistics[node.inputs[0]].mean,
             )
             for node in lowered.graph.weighted_nodes
-            if node.name in weights
+            if node.name in weights and "weights" in parts
         }
         self._logits = logit_tensors(lowered.graph)
         self._sign_sizes: dict[str, float] = {}
@@ -136,7 +140,8 @@ class _Measured:
             projected.result()
             for name in node.outputs:
                 del values[name]
-        for name in [name for name in inputs if name in self.plan.tensors]:
+        rounded = self.plan.tensors if "activation" in self._parts else {}
+        for name in [name for name in inputs if name in rounded]:
             error = fake_quantize(values[name], self.plan.tensors[name]) - values[name]
             self._project(name, "activation", gradients.get(name, []), error)
 
@@ -213,7 +218,7 @@ class _Measured:
         value, name = values[node.output], node.output
         if node.name in self._alone:
             yield "weights", self._with_weights(node, values) - value
-        rounding = rounds_after(node)
+        rounding = rounds_after(node) if "activation" in self._parts else None
         if rounding is not None and name in self.plan.tensors and not self._on_levels(node):
             yield "activation", fake_quantize(value, self.plan.tensors[name], rounding) - value
 
