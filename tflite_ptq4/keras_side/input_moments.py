@@ -115,7 +115,7 @@ class _Sums:
         return cls(
             int(z.shape[1]),
             {
-                "zz": tf.matmul(z, z, transpose_a=True),
+                "zz": _gram(z),
                 "zy": tf.matmul(z, y, transpose_a=True),
                 "z": tf.reduce_sum(z, 1),
                 "y": tf.reduce_sum(y, 1),
@@ -152,6 +152,15 @@ class _Sums:
         coded[constant[:, :, None] | constant[:, None, :]] = 0.0
         cross[constant] = 0.0
         return coded, cross
+
+
+def _gram(z: tf.Tensor) -> tf.Tensor:
+    """z^T z of each group."""
+    if len(z) > 1:
+        return tf.matmul(z, z, transpose_a=True)
+    # BLAS computes one half of a symmetric product; TensorFlow computes both.
+    rows = z[0].numpy()
+    return tf.constant((rows.T @ rows)[None])
 
 
 def _along_taps(shift: tf.Tensor, blocks: NDArray) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from tflite_ptq4.graph import Node, last_uses
+from tflite_ptq4.graph import LayerGraph, Node, last_uses
 from tflite_ptq4.keras_side.execution import activate, linear, run_node
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
 from tflite_ptq4.keras_side.image_batches import (
@@ -63,9 +63,29 @@ def quantize_layer_by_layer(
     # Between its calls, numpy's linear algebra would spin on the cores that TensorFlow computes on.
     with threadpool_limits(limits=1, user_api="blas"), SecondThread() as beside:
         run = _SideBySide(lowered, plan, images, beside)
-        for node in progress(lowered.graph.nodes) if progress else lowered.graph.nodes:
-            run.step(node)
+        nodes = lowered.graph.nodes
+        coming = iter(nodes[1:])
+        for node in progress(nodes) if progress else nodes:
+            run.step(node, next(coming, None))
         return run.weights, {name: compared.result() for name, compared in run.compared.items()}
+
+
+def derived_tensors(graph: LayerGraph, images: int) -> frozenset[str]:
+    """The outputs of operators that are large, and nearer to kept inputs than worth keeping.
+
+    Args:
+        graph: the lowered model.
+        images: how many images there are in all.
+    """
+    found: set[str] = set()
+    for node in graph.nodes:
+        if node.kind == "float" or len(node.outputs) > 1 or found.intersection(node.inputs):
+            continue
+        read = sum(map(graph.elements, node.inputs))
+        written = graph.elements(node.output)
+        if written * images > LARGE_TENSOR and written > 2 * read:
+            found.add(node.output)
+    return frozenset(found)
 
 
 class _SideBySide:
@@ -89,10 +109,12 @@ class _SideBySide:
         graph = lowered.graph
         self._images = len(images[0])
         self._released = last_uses(graph.nodes, ())
+        self._derived = derived_tensors(graph, self._images)
+        self._float_runs: dict[str, Future[None]] = {}
         self._exact: dict[str, Values] = {}
         self._coded: dict[str, Values] = {}
         for name, array in zip(graph.inputs, images, strict=True):
-            self._exact[name], self._coded[name] = self._new_pair(name)
+            self._exact[name], self._coded[name] = self._new_exact(), self._new_coded(name)
             size = self._size([name])
             for start, stop in self._spans(size):
                 value = tf.constant(array[start:stop], tf.float32)
@@ -100,47 +122,73 @@ class _SideBySide:
                 self._keep(name, start, value, "half_even")
             self._compare(name, name, size)
 
-    def step(self, node: Node) -> None:
-        """Run one operator in both networks, quantizing it first where it has weights."""
-        exact = [self._exact[name] for name in node.inputs]
+    def step(self, node: Node, coming: Node | None) -> None:
+        """Run one operator in both networks, quantizing it first where it has weights.
+
+        Args:
+            node: the operator.
+            coming: the one after it, which the float network runs ahead.
+        """
+        self._start_in_float(node)
+        float_run = self._float_runs.pop(node.name, None)
+        if coming is not None and "float" not in (node.kind, coming.kind):
+            self._start_in_float(coming)
+        if node.kind == "float":
+            float_run.result()  # a layer of the user's own may not bear two threads
         coded = [self._coded[name] for name in node.inputs]
-        in_float = partial(run_node, _on_device(node), self.lowered.runs.get(node.name))
-        in_integers = in_float
+        run = self._in_float(node)
         size = self._size([*node.inputs, *node.outputs])
-        derived = self._is_derived(node, [*exact, *coded])
-        if not derived:
-            for name in node.outputs:
-                self._exact[name], self._coded[name] = self._new_pair(name)
-            exact_run = self._beside.start(self._run_exact, node, size, exact, in_float)
-            if node.kind == "float":
-                exact_run.result()  # a layer of the user's own may not bear two threads
         if node.rule.weighted and self.plan.layer(node.name).quantized:
             name = node.inputs[0]
             parts = PARTS if SPENDING[self.plan.config.effort].holds_out else 1
-            batches = (self._batches(values, name, size, parts) for values in (exact[0], coded[0]))
+            batches = (
+                self._batches(values[name], name, size, parts)
+                for values in (self._exact, self._coded)
+            )
             self.weights[node.name] = quantize_on_images(
                 node, self.plan, *batches, share=self._beside.share
             )
-            in_integers = self._with_weights(node)
-        if derived:
-            axes = _pointwise_axes(node, self.lowered.graph.shapes[node.inputs[0]])
+            run = self._with_weights(node)
+        if node.output in self._derived:
             rounding = rounds_after(node)
-            self._exact[node.output] = DerivedValues(
-                exact, lambda inputs: in_float(inputs)[0], axes, size
-            )
-            self._coded[node.output] = DerivedValues(
-                coded,
-                lambda inputs: self._rounded(in_integers(inputs)[0], node.output, rounding),
-                axes,
-                size,
+            self._coded[node.output] = self._derived_values(
+                node, coded, lambda inputs: self._rounded(run(inputs)[0], node.output, rounding)
             )
         else:
-            self._run_coded(node, size, coded, in_integers)
-            exact_run.result()
+            for name in node.outputs:
+                self._coded[name] = self._new_coded(name)
+            self._run_coded(node, size, coded, run)
+            float_run.result()
         self._compare(node.name, node.output, size)
         for name in self._released.get(node.name, ()):
             self._exact.pop(name, None)
             self._coded.pop(name, None)
+
+    def _start_in_float(self, node: Node) -> None:
+        """Let the second thread run an operator in the float network, unless it was told before."""
+        if node.output in self._exact:
+            return
+        inputs = [self._exact[name] for name in node.inputs]
+        run = self._in_float(node)
+        if node.output in self._derived:
+            self._exact[node.output] = self._derived_values(node, inputs, lambda x: run(x)[0])
+            return
+        for name in node.outputs:
+            self._exact[name] = self._new_exact()
+        size = self._size([*node.inputs, *node.outputs])
+        self._float_runs[node.name] = self._beside.start(self._run_exact, node, size, inputs, run)
+
+    def _in_float(self, node: Node) -> Run:
+        return partial(run_node, _on_device(node), self.lowered.runs.get(node.name))
+
+    def _derived_values(
+        self,
+        node: Node,
+        inputs: Sequence[Values],
+        run: Callable[[Sequence[tf.Tensor]], tf.Tensor],
+    ) -> DerivedValues:
+        axes = _pointwise_axes(node, self.lowered.graph.shapes[node.inputs[0]])
+        return DerivedValues(inputs, run, axes, self._size([*node.inputs, *node.outputs]))
 
     def _size(self, tensors: Sequence[str]) -> int:
         """Images at a time, where these tensors are at hand together."""
@@ -151,17 +199,6 @@ class _SideBySide:
         """Numbers of the first image of each batch, and of the one after its last."""
         starts = range(0, self._images, size)
         return [(start, min(start + size, self._images)) for start in starts]
-
-    def _is_derived(self, node: Node, inputs: list[Values]) -> bool:
-        """Whether an output is large, and nearer to inputs that are kept than worth keeping."""
-        if node.kind == "float" or len(node.outputs) > 1:
-            return False
-        if any(isinstance(values, DerivedValues) for values in inputs):
-            return False
-        read, written = (
-            sum(map(self.lowered.graph.elements, names)) for names in (node.inputs, node.outputs)
-        )
-        return written * self._images > LARGE_TENSOR and written > 2 * read
 
     def _run_exact(self, node: Node, size: int, inputs: list[Values], run: Run) -> None:
         """Run an operator in the float network and keep its outputs."""
@@ -204,14 +241,14 @@ class _SideBySide:
         bias = tf.constant(weights.stored_bias(self.plan.tensors.get(node.inputs[0])))
         return lambda inputs: [activate(node, linear(node, inputs[0], kernel, bias))]
 
-    def _new_pair(self, name: str) -> tuple[KeptValues, KeptValues]:
+    def _new_exact(self) -> KeptValues:
+        return KeptValues(self._images, None, lossless=False)
+
+    def _new_coded(self, name: str) -> KeptValues:
         plan = self.plan.tensors.get(name)
         if plan is not None and plan.per_channel and plan.source != name:
             plan = None  # flattened, its values are on levels whose channels are no longer an axis
-        return (
-            KeptValues(self._images, None, lossless=False),
-            KeptValues(self._images, plan, lossless=True),
-        )
+        return KeptValues(self._images, plan, lossless=True)
 
     def _rounded(self, value, name: str, rounding: str | None):
         if rounding is None or name not in self.plan.tensors:
