@@ -12,7 +12,7 @@ from tflite_ptq4 import LayerRule, ModelError, QuantizationConfig, StatisticsErr
 from tflite_ptq4.graph import LayerGraph
 from tflite_ptq4.operator_rules import OutputScale
 from tflite_ptq4.plan import QuantizationPlan
-from tflite_ptq4.planning import build_plan
+from tflite_ptq4.planning import build_plan, layers_to_quantize
 from tflite_ptq4.sensitivity import Sensitivity
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
@@ -55,6 +55,18 @@ def depthwise_stack() -> LayerGraph:
         source = name
     nodes += [weighted("body", source, np.ones((1, 1, 4, 160))), weighted("last", "body", KERNEL)]
     return graph_of(*nodes)
+
+
+@pytest.mark.parametrize(
+    "rules", [(), (LayerRule(match="a", quantize=False), LayerRule(match="last", quantize=False))]
+)
+def test_which_layers_are_quantized_is_known_before_the_plan(rules: tuple[LayerRule, ...]) -> None:
+    graph = depthwise_stack()
+    config = QuantizationConfig(rules=rules)
+    plan = build_plan(graph, statistics_of(graph), config)
+    planned = [layer.name for layer in plan.layers if layer.weight_bits is not None]
+    assert list(layers_to_quantize(graph, config)) == planned
+    assert len(planned) == len(graph.weighted_nodes) - len(rules)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 if TYPE_CHECKING:
     import keras
 
+    from tflite_ptq4.keras_side.float_files import FloatFiles
     from tflite_ptq4.keras_side.lowering import LoweredModel
 
 
@@ -43,13 +44,14 @@ class QuantizedModel:
         weights: integers, scales and biases of every quantized layer.
         report: what it cost, layer by layer.
         lowered: the float network, as a graph.
+        float_files: the float network, as files.
     """
 
     plan: QuantizationPlan
     weights: Mapping[str, LayerWeights]
     report: QuantizationReport
     lowered: LoweredModel = field(repr=False)
-    _float_files: dict[tuple, FloatFile] = field(default_factory=dict, init=False, repr=False)
+    float_files: FloatFiles = field(repr=False)
 
     @cached_property
     def simulated_model(self) -> keras.Model:
@@ -133,15 +135,10 @@ class QuantizedModel:
         write_bytes(path, content)
 
     def _float_file(self, asked: InputShapes | None) -> FloatFile:
-        """The float network as a file of these input sizes, converted once for each."""
-        from tflite_ptq4.keras_side.float_tflite import to_float_tflite
-
+        """The float network as a file of these input sizes."""
         own, known = self.lowered.trace.image_shapes, self.lowered.graph.shapes
         shapes = fixed_input_shapes(own, {name: known[name][1:] for name in own}, asked)
-        key = tuple(shapes.values())
-        if key not in self._float_files:
-            self._float_files[key] = to_float_tflite(self.lowered, shapes, self.weights)
-        return self._float_files[key]
+        return self.float_files.of(shapes, self.weights)
 
 
 def quantize_model(
@@ -180,6 +177,7 @@ def quantize_model(
         DataError: the images do not fit the model, or are not finite.
     """
     from tflite_ptq4.keras_side.bit_ranking import measured_for_budgets
+    from tflite_ptq4.keras_side.float_files import FloatFiles
     from tflite_ptq4.keras_side.layerwise import quantize_layer_by_layer
     from tflite_ptq4.keras_side.lowering import lower, require_quantizable
     from tflite_ptq4.keras_side.tensor_specs import at_sizes
@@ -234,6 +232,7 @@ def quantize_model(
             package_version=__version__,
         ),
         lowered=lowered,
+        float_files=FloatFiles(lowered),
     )
 
 

@@ -83,6 +83,33 @@ def build_plan(
     )
 
 
+def layers_to_quantize(graph: LayerGraph, config: QuantizationConfig) -> tuple[str, ...]:
+    """The layers whose weights a plan is going to quantize, known before any statistics.
+
+    Args:
+        graph: the lowered model.
+        config: the choices.
+    """
+    settings = _layer_settings(graph, config)
+    return tuple(node.name for node in graph.weighted_nodes if settings[node.name].quantize)
+
+
+def _layer_settings(graph: LayerGraph, config: QuantizationConfig) -> dict[str, LayerSettings]:
+    """What the config says of each operator."""
+    first, last = end_layers(graph)
+    return {
+        node.name: config.for_layer(
+            node.name,
+            node.layer_type,
+            first=node.name in first,
+            last=node.name in last,
+            depthwise=node.kind == "depthwise_conv2d",
+            signed_output=node.output not in graph.nonnegative,
+        )
+        for node in graph.nodes
+    }
+
+
 class _Planner:
     """Holds what the decisions of one plan share."""
 
@@ -95,7 +122,7 @@ class _Planner:
     ) -> None:
         self.graph, self.statistics, self.config = graph, statistics, config
         self.first, self.last = end_layers(graph)
-        self.settings = {node.name: self._settings(node) for node in graph.nodes}
+        self.settings = _layer_settings(graph, config)
         self.quantized = integer_operators(graph, self.settings)
         self.quantized_tensors = tuple(
             name for name in graph.tensors if self._touches_integers(name)
@@ -150,16 +177,6 @@ class _Planner:
             self._own_plans[source] = self._own_plan(source)
         own = self._own_plans[source]
         return TensorPlan(**{**vars(own), "name": name})
-
-    def _settings(self, node: Node) -> LayerSettings:
-        return self.config.for_layer(
-            node.name,
-            node.layer_type,
-            first=node.name in self.first,
-            last=node.name in self.last,
-            depthwise=node.kind == "depthwise_conv2d",
-            signed_output=node.output not in self.graph.nonnegative,
-        )
 
     def _touches_integers(self, tensor: str) -> bool:
         if self.config.quantized_tensors == "layer_inputs":

@@ -59,6 +59,26 @@ def test_native_notes_show_only_after_an_exception(capfd: pytest.CaptureFixture[
     assert capfd.readouterr().err == ""
 
 
+def test_messages_pass_where_they_are_to(capfd: pytest.CaptureFixture[str]) -> None:
+    # Where pytest itself captures, `sys.stderr` is no longer the one of the process.
+    code = (
+        "import os, sys\n"
+        "from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back\n"
+        "before = sys.stderr\n"
+        "with native_stderr_held_back(messages_pass=True):\n"
+        "    os.write(2, b'a note\\n')\n"
+        "    print('Calibrating: ü', file=sys.stderr)\n"
+        "assert sys.stderr is before\n"
+        "print('done', file=sys.stderr)\n"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert capfd.readouterr().err == "Calibrating: ü\ndone\n"
+    with native_stderr_held_back(messages_pass=True):
+        print("Calibrating", file=sys.stderr)
+    assert capfd.readouterr().err == "Calibrating\n"
+
+
 def test_a_reader_that_has_seen_enough_is_no_bug() -> None:
     code = (
         "import os, sys\n"

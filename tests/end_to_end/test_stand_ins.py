@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras_networks
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from exported_networks import exported
 
 from tflite_ptq4.converters.flatbuffer_model import parse
 from tflite_ptq4.keras_side import float_tflite
+from tflite_ptq4.keras_side.float_files import FloatFiles
 
 TARGETS = ["int8_container", "packed_int4", "float_simulated"]
 
@@ -20,8 +23,8 @@ def test_a_file_is_the_same_with_and_without_them(
     made = exported(network, "w4a8")
     plain = [made.file(target) for target in TARGETS]
     monkeypatch.setattr(float_tflite, "LARGE_KERNEL", 1)
-    made.quantized._float_files.clear()
-    assert [made.quantized.to_tflite(target) for target in TARGETS] == plain
+    anew = replace(made.quantized, float_files=FloatFiles(made.quantized.lowered))
+    assert [anew.to_tflite(target) for target in TARGETS] == plain
 
 
 def test_the_float_file_holds_one_number_for_a_large_kernel(

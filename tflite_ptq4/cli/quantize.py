@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tflite_ptq4.atomic_write import write_bytes
-from tflite_ptq4.cli.arguments import DEFAULT_PRESET
 from tflite_ptq4.cli.console import decibels, message, print_json, results_only_on_stdout
-from tflite_ptq4.cli.files import check_folder, check_images, check_output, images_from
+from tflite_ptq4.cli.files import images_from
 from tflite_ptq4.cli.overlays import overlay
+from tflite_ptq4.cli.quantize_request import (
+    checked_inputs,
+    fixed_shapes,
+    images_to_compare_on,
+    requested_config,
+    requested_target,
+)
 from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back
-from tflite_ptq4.cli.tensorflow_start import import_tensorflow
+from tflite_ptq4.cli.tensorflow_start import give_memory_back, import_tensorflow
 from tflite_ptq4.config import QuantizationConfig
-from tflite_ptq4.errors import ConfigError, DataError, TargetError
 from tflite_ptq4.evaluation import evaluate_models
 from tflite_ptq4.image_data import ImageSet
 from tflite_ptq4.input_arrays import Images
-from tflite_ptq4.input_shapes import Shape, fixed_input_shapes
 from tflite_ptq4.keras_side.load_model import (
     bytes_on_disk,
-    check_model_file,
     input_shapes,
     load_model,
 )
 from tflite_ptq4.model_explorer import report_node_data
+from tflite_ptq4.planning import layers_to_quantize
 from tflite_ptq4.progress import track
 from tflite_ptq4.report_values import Outcome
 from tflite_ptq4.runnable_models import keras_model, tflite_model
@@ -39,19 +43,21 @@ if TYPE_CHECKING:
     import keras
     import tf_keras
 
+    from tflite_ptq4.keras_side.float_files import FloatFiles
+    from tflite_ptq4.keras_side.second_thread import SecondThread
     from tflite_ptq4.pipeline import QuantizedModel
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Quantize the model, write the file, and run it on images beside the float model."""
     started = time.monotonic()
-    config = _config(arguments)
+    config = requested_config(arguments)
     others = {
         f"{average:g} bits": config.with_average_weight_bits(average)
         for average in arguments.accuracy_over_bits
     }
-    target = _target(arguments, config)
-    statistics = _checked_inputs(arguments, config)
+    target = requested_target(arguments, config)
+    statistics = checked_inputs(arguments)
     message(f"Loading {arguments.model}")
     with results_only_on_stdout():
         import_tensorflow(in_two_threads=True)
@@ -61,36 +67,40 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.calibration is not None:
             images = images_from(arguments.calibration, arguments, own, arguments.samples)
             given = images.named(own)
-        images = _images_to_compare_on(arguments, own, images)
+        images = images_to_compare_on(arguments, own, images)
         if images is not None and arguments.data is None:
             images = _with_labels_that_fit(images, model, arguments.calibration)
-        fixed = _fixed_shapes(arguments, own, given)
-        if statistics is None:
-            statistics = _calibrated(model, given)
+        fixed = fixed_shapes(arguments, own, given)
+        from tflite_ptq4.keras_side.second_thread import SecondThread
         from tflite_ptq4.pipeline import quantize_model
 
-        if given is None and config.needs_images:
-            message(_left_out(config))
+        float_files = None
 
         def made(config: QuantizationConfig, *, sensitivity: bool) -> tuple[QuantizedModel, bytes]:
             quantized = quantize_model(
-                model, statistics, config, given, sensitivity=sensitivity, progress=track
+                model, statistics, config, given, sensitivity=sensitivity, progress=_step
             )
             message(f"Quantized: {quantized.report.config}")
-            with native_stderr_held_back():
-                content = quantized.to_tflite(
-                    target=target,
-                    io=arguments.io,
-                    layout=arguments.layout,
-                    input_shapes=fixed,
-                    dynamic_batch=arguments.dynamic_batch,
-                )
+            if float_files is not None:
+                quantized = replace(quantized, float_files=float_files)
+            content = quantized.to_tflite(
+                target=target,
+                io=arguments.io,
+                layout=arguments.layout,
+                input_shapes=fixed,
+                dynamic_batch=arguments.dynamic_batch,
+            )
             return quantized, content
 
-        quantized, content = made(config, sensitivity=arguments.report is not None)
-        write_bytes(arguments.output, content)
-        files = {arguments.output.name: (quantized, content)}
-        files |= {name: made(other, sensitivity=False) for name, other in others.items()}
+        with native_stderr_held_back(messages_pass=True), SecondThread() as beside:
+            if statistics is None:
+                statistics, float_files = _calibrated(model, given, beside, fixed, config)
+            if given is None and config.needs_images:
+                message(_left_out(config))
+            quantized, content = made(config, sensitivity=arguments.report is not None)
+            write_bytes(arguments.output, content)
+            files = {arguments.output.name: (quantized, content)}
+            files |= {name: made(other, sensitivity=False) for name, other in others.items()}
         comparison, not_compared = None, "No images were given"
         if images is not None and any(
             array.shape[1:] != fixed[name] for name, array in images.named(own).items()
@@ -137,72 +147,10 @@ def run(arguments: argparse.Namespace) -> None:
         _print_result(result, arguments.model, not_compared, compared_on)
 
 
-def _config(arguments: argparse.Namespace) -> QuantizationConfig:
-    if arguments.recipe is not None:
-        config = QuantizationConfig.from_yaml(arguments.recipe)
-    else:
-        config = QuantizationConfig.preset(arguments.preset or DEFAULT_PRESET)
-    return config if arguments.effort is None else config.replace(effort=arguments.effort)
-
-
-def _target(arguments: argparse.Namespace, config: QuantizationConfig) -> str:
-    """Return the export target, or refuse one that cannot hold what the config asks for."""
-    target = arguments.target or config.default_target
-    reason = config.float_only
-    if target != "float_simulated" and reason is not None:
-        raise TargetError(
-            f"The target {target!r} {reason.must}. Received: a recipe with {reason.received}. Use "
-            f"--target float_simulated, or another recipe, such as --preset w4a4, or set "
-            f"{reason.change}."
-        )
-    if target == "float_simulated" and arguments.io != "float32":
-        raise TargetError(
-            "The target 'float_simulated' must have float32 input and output. Received: --io "
-            f"{arguments.io}. Leave it out, or use --target int8_container."
-        )
-    return target
-
-
-def _checked_inputs(
-    arguments: argparse.Namespace, config: QuantizationConfig
-) -> CalibrationStatistics | None:
-    """Refuse what can be refused before TensorFlow is loaded; return the saved statistics."""
-    check_model_file(arguments.model, arguments.framework)
-    if arguments.calibration is not None:
-        check_images(arguments.calibration)
-    elif arguments.statistics is None:
-        raise ConfigError("Calibration needs images or statistics: give --calibration PATH.")
-    inputs = (arguments.model, arguments.calibration, arguments.statistics, arguments.recipe)
-    check_output(arguments.output, inputs=inputs)
-    if arguments.plan is not None:
-        check_output(arguments.plan, inputs=(*inputs, arguments.output))
-    if arguments.data is not None:
-        check_images(arguments.data)
-    if arguments.report is not None:
-        check_folder(arguments.report)
-    elif arguments.accuracy_over_bits:
-        raise ConfigError("--accuracy-over-bits is drawn in the report: give --report DIR.")
-    if arguments.model_explorer is not None:
-        check_folder(arguments.model_explorer)
-    return (
-        None if arguments.statistics is None else CalibrationStatistics.load(arguments.statistics)
-    )
-
-
-def _images_to_compare_on(
-    arguments: argparse.Namespace, own: Mapping[str, Shape], calibration: ImageSet | None
-) -> ImageSet | None:
-    """Return the images of --data, otherwise those of the calibration."""
-    images = calibration
-    if arguments.data is not None:
-        images = images_from(arguments.data, arguments, own, samples=None)
-    if arguments.accuracy_over_bits and (images is None or images.labels is None):
-        raise DataError(
-            "--accuracy-over-bits must have images with labels. Received: "
-            f"{'none' if images is None else str(arguments.data or arguments.calibration)}. "
-            "Give them with --data."
-        )
-    return images
+def _step(description: str, items: Sequence[Any]) -> Iterable[Any]:
+    """Show how far a long step is, begun with the memory that the one before has left."""
+    give_memory_back()
+    return track(description, items)
 
 
 def _with_labels_that_fit(
@@ -222,24 +170,26 @@ def _with_labels_that_fit(
     return replace(images, labels=None)
 
 
-def _fixed_shapes(
-    arguments: argparse.Namespace, own: Mapping[str, Shape], images: Mapping[str, Images] | None
-) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each input in the file, or refuse one before any long work."""
-    known = own if images is None else {name: images[name].shape[1:] for name in own}
-    asked = None
-    if arguments.input_size is not None:
-        to_change = [name for name, shape in own.items() if None in shape] or list(own)
-        asked = {name: (*arguments.input_size, *own[name][2:]) for name in to_change}
-    return fixed_input_shapes(own, known, asked)
-
-
 def _calibrated(
-    model: keras.Model | tf_keras.Model, images: Mapping[str, Images] | None
-) -> CalibrationStatistics:
-    from tflite_ptq4.keras_side.array_calibration import calibrate
+    model: keras.Model | tf_keras.Model,
+    images: Mapping[str, Images],
+    beside: SecondThread,
+    shapes: Mapping[str, tuple[int, ...]],
+    config: QuantizationConfig,
+) -> tuple[CalibrationStatistics, FloatFiles]:
+    """Gather the statistics of a model, while the second thread converts it in float."""
+    from tflite_ptq4.keras_side.array_calibration import observe_images
+    from tflite_ptq4.keras_side.float_files import FloatFiles
+    from tflite_ptq4.keras_side.model_observer import ModelObserver
 
-    return calibrate(model, images, progress=partial(track, "Calibrating"))
+    observer = ModelObserver(model)
+    float_files = FloatFiles(observer.lowered)
+    layers = layers_to_quantize(observer.lowered.graph, config)
+    converted = float_files.start(beside, shapes, layers)
+    observe_images(observer, images, progress=partial(_step, "Calibrating"))
+    if converted.done():
+        converted.result()  # what TFLiteConverter refuses need not be quantized
+    return observer.statistics, float_files
 
 
 def _left_out(config: QuantizationConfig) -> str:

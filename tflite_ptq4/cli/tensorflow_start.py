@@ -7,7 +7,7 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back
@@ -41,16 +41,27 @@ def import_tensorflow(*, in_two_threads: bool = False) -> None:
         tensorflow.config.list_logical_devices()
 
 
+def give_memory_back() -> None:
+    """Return to the system what a long step has left: graphs that have run, holes in the heap."""
+    gc.collect()
+    trim = _of_glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
 def _give_large_arrays_back() -> None:
     """Let glibc return the memory of large arrays to the system when they are freed.
 
     Of its own accord it stops doing so when it has freed one, and keeps holes between later ones.
     """
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(_M_MMAP_THRESHOLD, _LARGE_ARRAY)
-            mallopt(_M_TRIM_THRESHOLD, _LARGE_ARRAY)
+    mallopt = _of_glibc("mallopt")
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_ARRAY)
+        mallopt(_M_TRIM_THRESHOLD, _LARGE_ARRAY)
+
+
+def _of_glibc(name: str) -> Callable | None:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 @contextmanager

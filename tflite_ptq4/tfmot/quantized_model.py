@@ -16,6 +16,7 @@ from tflite_ptq4 import __version__
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ModelError
 from tflite_ptq4.graph import LayerGraph, Node
+from tflite_ptq4.keras_side.float_files import FloatFiles
 from tflite_ptq4.keras_side.lowering import LoweredModel, lower
 from tflite_ptq4.keras_side.tf_keras_models.twin import Twin
 from tflite_ptq4.layer_weights import LayerWeights, hold_bias
@@ -61,7 +62,13 @@ def to_quantized_model(model: tf_keras.Model) -> QuantizedModel:
     report = build_report(
         lowered.graph, plan, weights, {}, model=model.name, package_version=__version__
     )
-    return QuantizedModel(plan=plan, weights=weights, report=report, lowered=lowered)
+    return QuantizedModel(
+        plan=plan,
+        weights=weights,
+        report=report,
+        lowered=lowered,
+        float_files=FloatFiles(lowered),
+    )
 
 
 def _inner(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer | None:

@@ -68,10 +68,14 @@ def test_each_carried_layer_computes_the_same(kind: str, rng: np.random.Generato
     assert type(twin.layers[-1]) is getattr(keras.layers, kind)
 
 
+def _name_of(activation: object) -> str:
+    return getattr(activation, "__name__", None) or getattr(activation, "name", activation)
+
+
 @pytest.mark.parametrize(
     "activation",
     [*ACTIVATIONS, tf.nn.relu6, tf.nn.leaky_relu, layers.ReLU(max_value=4.0), tf.square],
-    ids=str,
+    ids=_name_of,
 )
 def test_each_activation_computes_the_same(activation: object, rng: np.random.Generator) -> None:
     inputs = tf_keras.Input((3, 3, 2))

@@ -1,0 +1,56 @@
+"""Float files are converted once, also where another thread has begun."""
+
+from __future__ import annotations
+
+import pytest
+from keras_networks import build
+
+from tflite_ptq4.errors import ModelError
+from tflite_ptq4.keras_side import float_files
+from tflite_ptq4.keras_side.float_files import FloatFiles
+from tflite_ptq4.keras_side.lowering import lower
+from tflite_ptq4.keras_side.second_thread import SecondThread
+
+
+@pytest.fixture(scope="module")
+def lowered():
+    return lower(build("residual"))
+
+
+@pytest.fixture(scope="module")
+def shapes(lowered):
+    return {name: lowered.graph.shapes[name][1:] for name in lowered.graph.inputs}
+
+
+@pytest.fixture(scope="module")
+def layers(lowered):
+    return [node.name for node in lowered.graph.weighted_nodes]
+
+
+def test_a_file_is_converted_once_for_sizes_and_layers(lowered, shapes, layers) -> None:
+    files = FloatFiles(lowered)
+    file = files.of(shapes, layers)
+    assert files.of(dict(shapes), reversed(layers)) is file
+    assert files.of(shapes, layers[1:]) is not file
+
+
+def test_a_file_of_another_thread_is_waited_for(lowered, shapes, layers) -> None:
+    files = FloatFiles(lowered)
+    with SecondThread() as beside:
+        started = files.start(beside, shapes, layers)
+        assert files.of(shapes, layers) is started.result()
+    assert started.result().data == FloatFiles(lowered).of(shapes, layers).data
+
+
+def test_what_is_refused_in_another_thread_is_raised(
+    lowered, shapes, layers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_) -> None:
+        raise ModelError("no")
+
+    monkeypatch.setattr(float_files, "to_float_tflite", refuse)
+    files = FloatFiles(lowered)
+    with SecondThread() as beside:
+        files.start(beside, shapes, layers)
+        with pytest.raises(ModelError, match="no"):
+            files.of(shapes, layers)
