@@ -176,22 +176,58 @@ def quantize_model(
         StatisticsError: the statistics are of another model, or none.
         DataError: the images do not fit the model, or are not finite.
     """
+    from tflite_ptq4.keras_side.lowering import lower
+
+    require_types(statistics, config)
+    return quantize_lowered(
+        lower(model), statistics, config, images, sensitivity=sensitivity, progress=progress
+    )
+
+
+def quantize_lowered(
+    lowered: LoweredModel,
+    statistics: CalibrationStatistics,
+    config: QuantizationConfig,
+    images: ArrayLike | Sequence[ArrayLike] | Mapping[str, object] | None = None,
+    *,
+    float_files: FloatFiles | None = None,
+    sensitivity: bool = False,
+    progress: Track | None = None,
+) -> QuantizedModel:
+    """`quantize_model` for a model that is lowered already.
+
+    Args:
+        lowered: the model.
+        statistics: as there.
+        config: as there.
+        images: as there.
+        float_files: of the model, where some are made already.
+        sensitivity: as there.
+        progress: as there.
+
+    Returns:
+        As there.
+
+    Raises:
+        ModelError: as there.
+        StatisticsError: as there.
+        DataError: as there.
+    """
     from tflite_ptq4.keras_side.bit_ranking import measured_for_budgets
     from tflite_ptq4.keras_side.float_files import FloatFiles
     from tflite_ptq4.keras_side.layerwise import quantize_layer_by_layer
-    from tflite_ptq4.keras_side.lowering import lower, require_quantizable
+    from tflite_ptq4.keras_side.lowering import require_quantizable
     from tflite_ptq4.keras_side.tensor_specs import at_sizes
 
     def step(description: str) -> Callable | None:
         return None if progress is None else partial(progress, description)
 
-    require_types(statistics, config)
-    lowered = lower(model)
-    require_quantizable(lowered.graph, model.name)
+    name = lowered.model.name
+    require_quantizable(lowered.graph, name)
     if statistics.fingerprint != lowered.graph.fingerprint:
         raise StatisticsError(
             "`statistics` must come from this model, with these weights and sizes of its inputs. "
-            f"Received: statistics of {statistics.fingerprint}, while {model.name!r} is "
+            f"Received: statistics of {statistics.fingerprint}, while {name!r} is "
             f"{lowered.graph.fingerprint}. Calibrate this model."
         )
     if images is None:
@@ -228,11 +264,11 @@ def quantize_model(
             sqnr,
             statistics=statistics,
             sensitivity=measured,
-            model=model.name,
+            model=name,
             package_version=__version__,
         ),
         lowered=lowered,
-        float_files=FloatFiles(lowered),
+        float_files=float_files or FloatFiles(lowered),
     )
 
 

@@ -37,9 +37,11 @@ def test_a_file_is_converted_once_for_sizes_and_layers(lowered, shapes, layers) 
 def test_a_file_of_another_thread_is_waited_for(lowered, shapes, layers) -> None:
     files = FloatFiles(lowered)
     with SecondThread() as beside:
-        started = files.start(beside, shapes, layers)
-        assert files.of(shapes, layers) is started.result()
-    assert started.result().data == FloatFiles(lowered).of(shapes, layers).data
+        files.start(beside, shapes, layers)
+        made = files.of(shapes, layers)
+    files.raise_refusals()
+    assert files.of(shapes, layers) is made
+    assert made.data == FloatFiles(lowered).of(shapes, layers).data
 
 
 def test_what_is_refused_in_another_thread_is_raised(
@@ -54,3 +56,5 @@ def test_what_is_refused_in_another_thread_is_raised(
         files.start(beside, shapes, layers)
         with pytest.raises(ModelError, match="no"):
             files.of(shapes, layers)
+        with pytest.raises(ModelError, match="no"):
+            files.raise_refusals()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import tf_keras
 
     from tflite_ptq4.keras_side.float_files import FloatFiles
+    from tflite_ptq4.keras_side.lowering import LoweredModel
     from tflite_ptq4.keras_side.second_thread import SecondThread
     from tflite_ptq4.pipeline import QuantizedModel
 
@@ -72,17 +73,19 @@ def run(arguments: argparse.Namespace) -> None:
             images = _with_labels_that_fit(images, model, arguments.calibration)
         fixed = fixed_shapes(arguments, own, given)
         from tflite_ptq4.keras_side.second_thread import SecondThread
-        from tflite_ptq4.pipeline import quantize_model
-
-        float_files = None
+        from tflite_ptq4.pipeline import quantize_lowered
 
         def made(config: QuantizationConfig, *, sensitivity: bool) -> tuple[QuantizedModel, bytes]:
-            quantized = quantize_model(
-                model, statistics, config, given, sensitivity=sensitivity, progress=_step
+            quantized = quantize_lowered(
+                lowered,
+                statistics,
+                config,
+                given,
+                float_files=float_files,
+                sensitivity=sensitivity,
+                progress=_step,
             )
             message(f"Quantized: {quantized.report.config}")
-            if float_files is not None:
-                quantized = replace(quantized, float_files=float_files)
             content = quantized.to_tflite(
                 target=target,
                 io=arguments.io,
@@ -93,8 +96,10 @@ def run(arguments: argparse.Namespace) -> None:
             return quantized, content
 
         with native_stderr_held_back(messages_pass=True), SecondThread() as beside:
-            if statistics is None:
-                statistics, float_files = _calibrated(model, given, beside, fixed, config)
+            lowered, float_files, statistics = _prepared(
+                model, given, statistics, partial(_converted_beside, beside, fixed, config)
+            )
+            float_files.raise_refusals()  # what cannot be written need not be quantized
             if given is None and config.needs_images:
                 message(_left_out(config))
             quantized, content = made(config, sensitivity=arguments.report is not None)
@@ -170,26 +175,37 @@ def _with_labels_that_fit(
     return replace(images, labels=None)
 
 
-def _calibrated(
+def _prepared(
     model: keras.Model | tf_keras.Model,
-    images: Mapping[str, Images],
+    images: Mapping[str, Images] | None,
+    statistics: CalibrationStatistics | None,
+    converted_beside: Callable[[LoweredModel], FloatFiles],
+) -> tuple[LoweredModel, FloatFiles, CalibrationStatistics]:
+    """Lower a model, begin to convert it in float, and gather its statistics if none are given."""
+    from tflite_ptq4.keras_side.array_calibration import observe_images
+    from tflite_ptq4.keras_side.lowering import lower
+    from tflite_ptq4.keras_side.model_observer import ModelObserver
+
+    if statistics is not None:
+        lowered = lower(model)
+        return lowered, converted_beside(lowered), statistics
+    observer = ModelObserver(model)
+    float_files = converted_beside(observer.lowered)
+    observe_images(observer, images, progress=partial(_step, "Calibrating"))
+    return observer.lowered, float_files, observer.statistics
+
+
+def _converted_beside(
     beside: SecondThread,
     shapes: Mapping[str, tuple[int, ...]],
     config: QuantizationConfig,
-) -> tuple[CalibrationStatistics, FloatFiles]:
-    """Gather the statistics of a model, while the second thread converts it in float."""
-    from tflite_ptq4.keras_side.array_calibration import observe_images
+    lowered: LoweredModel,
+) -> FloatFiles:
     from tflite_ptq4.keras_side.float_files import FloatFiles
-    from tflite_ptq4.keras_side.model_observer import ModelObserver
 
-    observer = ModelObserver(model)
-    float_files = FloatFiles(observer.lowered)
-    layers = layers_to_quantize(observer.lowered.graph, config)
-    converted = float_files.start(beside, shapes, layers)
-    observe_images(observer, images, progress=partial(_step, "Calibrating"))
-    if converted.done():
-        converted.result()  # what TFLiteConverter refuses need not be quantized
-    return observer.statistics, float_files
+    float_files = FloatFiles(lowered)
+    float_files.start(beside, shapes, layers_to_quantize(lowered.graph, config))
+    return float_files
 
 
 def _left_out(config: QuantizationConfig) -> str:

@@ -24,22 +24,26 @@ class FloatFiles:
         self._lowered = lowered
         self._made: dict[tuple, Future[FloatFile]] = {}
 
-    def start(
-        self, thread: SecondThread, input_shapes: Shapes, replaced: Collection[str]
-    ) -> Future[FloatFile]:
+    def start(self, thread: SecondThread, input_shapes: Shapes, replaced: Collection[str]) -> None:
         """Convert in another thread what is going to be asked for.
 
         Args:
             thread: which does it.
             input_shapes: as for `to_float_tflite`.
             replaced: as for `to_float_tflite`.
-
-        Returns:
-            The future file; `of` waits for it, and raises what it raises.
         """
         made = thread.start(to_float_tflite, self._lowered, input_shapes, replaced)
         self._made[_key(input_shapes, replaced)] = made
-        return made
+
+    def raise_refusals(self) -> None:
+        """Raise what has come of conversions in another thread so far.
+
+        Raises:
+            ModelError: one was refused.
+        """
+        for made in self._made.values():
+            if made.done():
+                made.result()
 
     def of(self, input_shapes: Shapes, replaced: Collection[str]) -> FloatFile:
         """The file of these sizes.

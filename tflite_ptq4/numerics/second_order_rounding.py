@@ -228,6 +228,7 @@ def _feedback(moment: np.ndarray, order: np.ndarray) -> np.ndarray:
             f"Received: shape {moment.shape}, of which a group is not. "
             "Increase `damping`, or accumulate the moment in float64."
         ) from error
+    del arranged  # of a wide layer it takes more memory than the kernel
     lower /= np.diagonal(lower, axis1=1, axis2=2)[:, None, :].copy()
     return np.ascontiguousarray(lower.swapaxes(1, 2)[:, ::-1, ::-1])
 
