@@ -182,7 +182,7 @@ def _prepared(
     converted_beside: Callable[[LoweredModel], FloatFiles],
 ) -> tuple[LoweredModel, FloatFiles, CalibrationStatistics]:
     """Lower a model, begin to convert it in float, and gather its statistics if none are given."""
-    from tflite_ptq4.keras_side.array_calibration import observe_images
+    from tflite_ptq4.keras_side.array_calibration import traced_observation
     from tflite_ptq4.keras_side.lowering import lower
     from tflite_ptq4.keras_side.model_observer import ModelObserver
 
@@ -190,8 +190,10 @@ def _prepared(
         lowered = lower(model)
         return lowered, converted_beside(lowered), statistics
     observer = ModelObserver(model)
+    observe = traced_observation(observer, images)
+    # Both take Python's lock, tracing and converting; running the graph does not.
     float_files = converted_beside(observer.lowered)
-    observe_images(observer, images, progress=partial(_step, "Calibrating"))
+    observe(partial(_step, "Calibrating"))
     return observer.lowered, float_files, observer.statistics
 
 

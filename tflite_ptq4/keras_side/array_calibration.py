@@ -65,6 +65,25 @@ def observe_images(
         DataError: as `calibrate`.
         StatisticsError: as `calibrate`.
     """
+    traced_observation(observer, images, batch_size)(progress)
+
+
+def traced_observation(
+    observer: ModelObserver, images: object, batch_size: int | None = None
+) -> Callable[[Callable | None], None]:
+    """The first half of `observe_images`, which is Python's work; the second is TensorFlow's.
+
+    Args:
+        observer: as there.
+        images: as there.
+        batch_size: as there.
+
+    Returns:
+        The second half, which takes the `progress`.
+
+    Raises:
+        DataError: as there.
+    """
     arrays = observer.lowered.trace.unpack(images)
     if batch_size is None:
         shapes = observer.lowered.graph.shapes.values()
@@ -74,11 +93,15 @@ def observe_images(
     specs = [tf.TensorSpec((None, *array.shape[1:]), tf.float32) for array in arrays]
     observe = observer.observe.get_concrete_function(*specs)
     starts = list(range(0, len(arrays[0]), batch_size))
-    with _graphs_as_traced():
-        for batch, start in enumerate(progress(starts) if progress else starts):
-            parts = [np.asarray(array[start : start + batch_size], np.float32) for array in arrays]
-            observe(*map(tf.constant, parts))
-            observer.raise_if_not_finite(batch)
+
+    def run(progress: Callable | None) -> None:
+        with _graphs_as_traced():
+            for batch, start in enumerate(progress(starts) if progress else starts):
+                parts = [np.asarray(a[start : start + batch_size], np.float32) for a in arrays]
+                observe(*map(tf.constant, parts))
+                observer.raise_if_not_finite(batch)
+
+    return run
 
 
 @contextmanager
