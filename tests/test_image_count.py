@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tflite_ptq4.errors import DataError
 from tflite_ptq4.image_count import LEAST_IMAGES, MOST_IMAGES, evenly_spread, images_for
 
 
@@ -16,8 +19,25 @@ def test_images_are_evenly_spread(count: int, most: int, chosen: list[int]) -> N
     np.testing.assert_array_equal(evenly_spread(count, most), chosen)
 
 
+@given(st.integers(1, 300), st.integers(1, 300))
+def test_those_chosen_are_distinct_and_one_gap_is_like_another(total: int, most: int) -> None:
+    chosen = evenly_spread(total, most)
+    assert len(chosen) == min(total, most)
+    assert chosen[0] == 0
+    assert chosen[-1] == (total - 1 if most > 1 else 0)
+    gaps = np.diff(chosen)
+    assert gaps.min(initial=total) >= 1
+    assert np.ptp(gaps) <= 1 if len(gaps) else True
+
+
+def test_all_are_chosen_where_no_number_is_given() -> None:
+    np.testing.assert_array_equal(evenly_spread(4, None), [0, 1, 2, 3])
+    with pytest.raises(DataError, match="at least 1"):
+        evenly_spread(4, 0)
+
+
 @pytest.mark.parametrize(
-    ("effort", "given", "used"),
+    ("effort", "count", "used"),
     [
         ("fast", 8, 32),
         ("fast", 31, 32),
@@ -29,13 +49,13 @@ def test_images_are_evenly_spread(count: int, most: int, chosen: list[int]) -> N
         ("best", 100, 200),
     ],
 )
-def test_an_effort_goes_through_so_many_images(effort: str, given: int, used: int) -> None:
-    images = np.arange(given * 32, dtype=np.float32).reshape(given, 4, 4, 2)
-    labels = np.arange(given, dtype=np.float32)[:, None]
+def test_an_effort_goes_through_so_many_images(effort: str, count: int, used: int) -> None:
+    images = np.arange(count * 32, dtype=np.float32).reshape(count, 4, 4, 2)
+    labels = np.arange(count, dtype=np.float32)[:, None]
     found, beside = images_for([images, labels], effort, varied=True)
     assert len(found) == len(beside) == used
     found, beside = images_for([images, labels], effort, varied=False)
-    assert len(found) == min(given, used)
+    assert len(found) == min(count, used)
     np.testing.assert_array_equal(found, images[beside[:, 0].astype(int)])
 
 

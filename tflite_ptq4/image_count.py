@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tflite_ptq4.errors import DataError
 from tflite_ptq4.image_variations import with_variations
 
 # By the effort of the config. Time and memory grow with the images, what they teach ever less.
@@ -34,6 +35,18 @@ def images_for(
     return tuple(array[chosen] for array in found)
 
 
-def evenly_spread(count: int, most: int) -> NDArray[np.int64]:
-    """The numbers of so many images at most, from the first to the last: int64 [n], ascending."""
-    return np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))
+def evenly_spread(total: int, most: int | None) -> NDArray[np.int64]:
+    """The numbers of so many items at most, from the first to the last: int64 [n], ascending.
+
+    Args:
+        total: how many items there are.
+        most: how many are wanted at most; None for all.
+
+    Raises:
+        DataError: `most` is below 1.
+    """
+    if most is not None and most < 1:
+        raise DataError(f"`samples` must be at least 1. Received: {most}. Leave it out for all.")
+    if most is None or most >= total:
+        return np.arange(total)
+    return np.linspace(0, total - 1, most).round().astype(np.int64)

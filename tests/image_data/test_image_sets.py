@@ -7,12 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from tflite_ptq4.errors import DataError
-from tflite_ptq4.image_data import evenly_spread, load_images, load_inputs
+from tflite_ptq4.image_data import load_images, load_inputs
 
 
 def save_picture(path: Path, height: int = 4, width: int = 4, value: int = 0) -> None:
@@ -62,8 +60,8 @@ class TestArrays:
         x = np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1)
         np.savez(tmp_path / "data.npz", x=x, y=np.arange(10) * 10)
         got = load_images(tmp_path / "data.npz", samples=4)
-        assert first_pixels(got.images[0][:]) == [0, 2, 5, 7]  # floor(i * 10 / 4)
-        assert got.labels.tolist() == [0, 20, 50, 70]
+        assert first_pixels(got.images[0][:]) == [0, 3, 6, 9]  # i * 9 / 3
+        assert got.labels.tolist() == [0, 30, 60, 90]
 
     def test_resize_and_crop_of_uint8_images(self, tmp_path: Path) -> None:
         np.save(tmp_path / "x.npy", np.full((2, 8, 16, 3), 7, np.uint8))
@@ -130,9 +128,9 @@ class TestSeveralInputs:
         np.savez(tmp_path / "data.npz", **self.ARRAYS, y=[[3], [1], [4], [1], [5]])
         got = load_inputs(tmp_path / "data.npz", self.SHAPES, samples=2)
         assert [array.dtype for array in got.images] == [np.float32, np.float32]
-        assert first_pixels(got.images[0]) == [0, 2]  # floor(i * 5 / 2)
-        assert got.images[1].tolist() == [[0, 1, 2], [6, 7, 8]]
-        assert (got.labels.tolist(), got.names, len(got)) == ([3, 4], ("[0]", "[2]"), 2)
+        assert first_pixels(got.images[0]) == [0, 4]  # the first and the last
+        assert got.images[1].tolist() == [[0, 1, 2], [12, 13, 14]]
+        assert (got.labels.tolist(), got.names, len(got)) == ([3, 5], ("[0]", "[4]"), 2)
         assert list(got.named(self.SHAPES)) == ["left", "pose"]
 
     def test_an_input_may_be_called_y(self, tmp_path: Path) -> None:
@@ -194,8 +192,8 @@ class TestFolder:
         make_folder(tmp_path, [f"{i}.png" for i in range(6)])
         (tmp_path / "1.png").write_bytes(b"broken")
         got = load_images(tmp_path, samples=3)
-        assert got.names == ("0.png", "2.png", "4.png")
-        assert first_pixels(got.images[0][1:]) == [2, 4]
+        assert got.names == ("0.png", "2.png", "5.png")  # 0, 2.5 and 5
+        assert first_pixels(got.images[0][1:]) == [2, 5]
         assert got.images[0].shape == (3, 4, 4, 3)
 
     def test_resize_sets_the_short_side_and_crop_keeps_the_centre(self, tmp_path: Path) -> None:
@@ -323,14 +321,3 @@ def test_options_that_cannot_be_meant_are_refused(
 def test_a_missing_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="absent"):
         load_images(tmp_path / "absent")
-
-
-@given(st.integers(1, 300), st.integers(1, 300))
-def test_samples_are_distinct_sorted_and_evenly_spread(total: int, samples: int) -> None:
-    chosen = evenly_spread(total, samples)
-    assert len(chosen) == min(total, samples)
-    assert chosen[0] == 0
-    assert chosen[-1] < total
-    gaps = np.diff([*chosen, total])
-    assert gaps.min() >= 1
-    assert gaps.max() - gaps.min() <= 1

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from tflite_ptq4.image_data.image_sets import (
     ImageSet,
-    evenly_spread,
     load_images,
     load_inputs,
     require_images,
 )
 
-__all__ = ["ImageSet", "evenly_spread", "load_images", "load_inputs", "require_images"]
+__all__ = ["ImageSet", "load_images", "load_inputs", "require_images"]

@@ -18,6 +18,7 @@ from typing import cast
 import numpy as np
 
 from tflite_ptq4.errors import DataError
+from tflite_ptq4.image_count import evenly_spread
 from tflite_ptq4.image_data.array_files import ONLY_ARRAY, read_arrays
 from tflite_ptq4.image_data.labels import folder_labels
 from tflite_ptq4.image_data.picture_files import PictureFiles, picture_names
@@ -50,27 +51,6 @@ class ImageSet:
     def named(self, inputs: Iterable[str]) -> dict[str, Images]:
         """Return the images by the names of the inputs that they were read for, in their order."""
         return dict(zip(inputs, self.images, strict=True))
-
-
-def evenly_spread(total: int, samples: int | None) -> np.ndarray:
-    """Return the indices `floor(i * total / samples)`, i = 0..samples-1: int64 [min(...)].
-
-    Fewer than `samples` items, or None for `samples`, gives all of them.
-
-    Args:
-        total: how many items there are.
-        samples: how many are wanted, None for all.
-
-    Raises:
-        DataError: `samples` is below 1.
-    """
-    if samples is not None and samples < 1:
-        raise DataError(
-            f"`samples` must be at least 1. Received: {samples}. Leave it out to take all."
-        )
-    if samples is None or samples >= total:
-        return np.arange(total)
-    return np.arange(samples) * total // samples
 
 
 def load_images(
