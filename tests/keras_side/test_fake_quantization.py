@@ -92,10 +92,11 @@ def test_operators_that_move_values_are_not_rounded_again() -> None:
         expected = None if rule.output_scale is OutputScale.INPUT else "half_even"
         if rule.interpolates:
             expected = "half_away"
-        assert rounds_after(_node(kind)) == expected
-    assert rounds_after(_node("max_pool")) is None
-    assert rounds_after(_node("average_pool")) == "half_away"
-    assert rounds_after(_node("conv2d")) == "half_even"
+        assert rounds_after(_node(kind), quantized=True) == expected
+        assert rounds_after(_node(kind), quantized=False) == "half_even"
+    assert rounds_after(_node("max_pool"), quantized=True) is None
+    assert rounds_after(_node("average_pool"), quantized=True) == "half_away"
+    assert rounds_after(_node("conv2d"), quantized=True) == "half_even"
 
 
 @pytest.mark.parametrize("rounding", ["half_even", "half_away"])

@@ -70,8 +70,9 @@ def both_networks(run: Run) -> tuple[dict[str, tuple], dict[str, tuple]]:
                     linear(node, inputs[0], node.kernel, node.bias) if node.rule.weighted else None
                 )
                 outputs = run_node(node, run.lowered.runs.get(node.name), inputs)
+            rounding = rounds_after(node, quantized=plan.layer(node.name).quantized)
             outputs = [
-                write(name, value, rounds_after(node))
+                write(name, value, rounding)
                 for name, value in zip(node.outputs, outputs, strict=True)
             ]
             values.update(zip(node.outputs, outputs, strict=True))
@@ -206,6 +207,23 @@ def test_tensors_computed_anew_are_those_that_would_be_kept(
         np.testing.assert_array_equal(anew.weights[name].integers, weights.integers)
         np.testing.assert_array_equal(anew.weights[name].scale, weights.scale)
         np.testing.assert_array_equal(anew.weights[name].bias, weights.bias)
+
+
+def test_what_a_layer_in_float_moves_is_rounded_also_where_it_is_computed_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Repeated values are on the levels of the tensor that they are of, were it not in float."""
+    model = chain(layers.Conv2D(3, 1), layers.UpSampling2D(2), layers.Conv2D(2, 1))
+    rule = LayerRule(layer_type="UpSampling2D", quantize=False)
+    config = EVERYTHING.replace(rules=(rule,))
+    kept = quantized(model, config)
+    monkeypatch.setattr(layerwise, "LARGE_TENSOR", 1)
+    graph = lower(model).graph
+    assert graph.nodes[1].output in layerwise.derived_tensors(graph, images=8)
+    anew = quantized(model, config)
+    assert anew.sqnr == kept.sqnr
+    for name, weights in kept.weights.items():
+        np.testing.assert_array_equal(anew.weights[name].integers, weights.integers)
 
 
 def test_a_layer_of_the_user_s_own_is_never_in_two_threads() -> None:

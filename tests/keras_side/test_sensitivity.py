@@ -69,7 +69,8 @@ class Measured:
                 results = [activate(node, linear(node, inputs[0], own.dequantized(node), bias))]
             if node.name == rounded:
                 plan = self.plan.tensors[node.output]
-                results = [fake_quantize(results[0], plan, rounds_after(node))]
+                rounding = rounds_after(node, quantized=self.plan.layer(node.name).quantized)
+                results = [fake_quantize(results[0], plan, rounding)]
             values.update(zip(node.outputs, results, strict=True))
         return values
 

@@ -50,15 +50,18 @@ def levels(values, plan: TensorPlan, rounding: str = "half_even"):
     return ops.minimum(ops.maximum(steps, _row(plan.lower)), _row(plan.upper))
 
 
-def rounds_after(node: Node) -> str | None:
-    """How the output of a quantized operator is rounded, or None where it is on its grid already.
+def rounds_after(node: Node, *, quantized: bool) -> str | None:
+    """How the output of an operator is rounded to its grid, or None where it is on it already.
 
     Args:
         node: the operator.
+        quantized: whether it computes on integers. What others move lies on no grid.
 
     Returns:
         "half_even", "half_away", or None for operators that only move or select values.
     """
+    if not quantized:
+        return "half_even"
     if node.rule.interpolates:
         return "half_away"
     return "half_even" if node.rule.rounds else None

@@ -150,7 +150,7 @@ class _SideBySide:
             )
             run = self._with_weights(node)
         if node.output in self._derived:
-            rounding = rounds_after(node)
+            rounding = self._rounding(node)
             self._coded[node.output] = self._derived_values(
                 node, coded, lambda inputs: self._rounded(run(inputs)[0], node.output, rounding)
             )
@@ -213,7 +213,7 @@ class _SideBySide:
         def run_span(span: tuple[int, int]) -> None:
             outputs = run([values.read(*span) for values in inputs])
             for name, value in zip(node.outputs, outputs, strict=True):
-                self._keep(name, span[0], value, rounds_after(node))
+                self._keep(name, span[0], value, self._rounding(node))
 
         share = map if node.kind == "float" else self._beside.share
         list(share(run_span, self._spans(size)))
@@ -249,6 +249,9 @@ class _SideBySide:
         if plan is not None and plan.per_channel and plan.source != name:
             plan = None  # flattened, its values are on levels whose channels are no longer an axis
         return KeptValues(self._images, plan, lossless=True)
+
+    def _rounding(self, node: Node) -> str | None:
+        return rounds_after(node, quantized=self.plan.layer(node.name).quantized)
 
     def _rounded(self, value, name: str, rounding: str | None):
         if rounding is None or name not in self.plan.tensors:

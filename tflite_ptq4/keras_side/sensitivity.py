@@ -218,8 +218,10 @@ class _Measured:
         value, name = values[node.output], node.output
         if node.name in self._alone:
             yield "weights", self._with_weights(node, values) - value
-        rounding = rounds_after(node) if "activation" in self._parts else None
-        if rounding is not None and name in self.plan.tensors and not self._on_levels(node):
+        if "activation" not in self._parts or name not in self.plan.tensors:
+            return
+        rounding = rounds_after(node, quantized=self.plan.layer(node.name).quantized)
+        if rounding is not None and not self._on_levels(node):
             yield "activation", fake_quantize(value, self.plan.tensors[name], rounding) - value
 
     def _with_weights(self, node: Node, values: Mapping[str, tf.Tensor]) -> tf.Tensor:

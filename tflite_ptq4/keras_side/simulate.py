@@ -55,9 +55,7 @@ def simulate(
             values[node.output] = exact(arguments[0] if len(arguments) == 1 else arguments)
             continue
         outputs = _in_float(lowered, node, arguments, plan, weights, names)
-        rounding = rounds_after(node)
-        if rounding is None and not plan.layer(node.name).quantized:
-            rounding = "half_even"  # what it moves lies on no levels, or on others
+        rounding = rounds_after(node, quantized=plan.layer(node.name).quantized)
         for name, value in zip(node.outputs, outputs, strict=True):
             values[name] = _rounded(value, name, plan, rounding, names)
     outputs = lowered.trace.pack([values[name] for name in graph.outputs])

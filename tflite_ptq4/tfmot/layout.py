@@ -115,7 +115,7 @@ class Layout:
                 name = self._unique(f"{call.name}_activation")
                 layer = tf_keras.layers.Activation(activation, name=name)
                 self._written[node.output] = self._rounded(
-                    layer(*arguments), node.output, rounds_after(node)
+                    layer(*arguments), node.output, rounds_after(node, quantized=False)
                 )
         self._values[output] = self._written[node.output]
 
@@ -127,7 +127,9 @@ class Layout:
         else:
             output = layer(arguments if len(arguments) > 1 else arguments[0])
         weights = self._hold_weights(layer, node) if node.rule.weighted else None
-        quantizer = self._quantizer(node.output, rounds_after(node), node, layer.name)
+        quantizer = self._quantizer(
+            node.output, rounds_after(node, quantized=True), node, layer.name
+        )
         # A wrapper of TFMOT passes a layer one tensor, or one list, and no number beside it.
         is_function = type(layer).__name__ in FUNCTION_LAYERS
         if not is_function:
@@ -218,7 +220,8 @@ class Layout:
             tensor = self._lowered.alias[name]
             node = self._lowered.graph.producer.get(tensor)
             if node is not None and self._lowered.taps[tensor] == name:
-                value = self._rounded(value, tensor, rounds_after(node))
+                rounding = rounds_after(node, quantized=self._plan.layer(node.name).quantized)
+                value = self._rounded(value, tensor, rounding)
             self._values[name] = value
 
     def _leave_to_tfmot(self, layer: tf_keras.layers.Layer) -> None:
