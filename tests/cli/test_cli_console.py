@@ -53,9 +53,15 @@ def test_native_notes_show_only_after_an_exception(capfd: pytest.CaptureFixture[
         os.write(2, b"the reason\n")
         raise ZeroDivisionError
     assert capfd.readouterr().err == "the reason\n"
-    with pytest.raises(DataError), native_stderr_held_back():
+
+
+@pytest.mark.parametrize("end", [DataError("The sentence that is shown."), KeyboardInterrupt()])
+def test_native_notes_do_not_show_where_they_explain_nothing(
+    end: BaseException, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(type(end)), native_stderr_held_back():
         os.write(2, b"a note\n")
-        raise DataError("The sentence that is printed instead.")
+        raise end
     assert capfd.readouterr().err == ""
 
 

@@ -18,7 +18,7 @@ _STDERR = 2
 def native_stderr_held_back(*, messages_pass: bool = False) -> Iterator[None]:
     """Keep what is written to file descriptor 2 meanwhile, and show it only after a failure.
 
-    An error of ours says all that there is to say, and shows nothing.
+    An error of ours says all that there is to say, and Ctrl-C is none: they show nothing.
 
     Args:
         messages_pass: whether `sys.stderr` goes on to the terminal.
@@ -30,7 +30,7 @@ def native_stderr_held_back(*, messages_pass: bool = False) -> Iterator[None]:
         try:
             with _python_writing_to(terminal) if messages_pass else nullcontext():
                 yield
-        except Ptq4Error:
+        except (Ptq4Error, KeyboardInterrupt):
             raise
         except BaseException:
             held_back.seek(0)
