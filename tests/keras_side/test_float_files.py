@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import pytest
 from keras_networks import build
 
-from tflite_ptq4.errors import ModelError
+from tflite_ptq4.errors import ModelError, OutputError
 from tflite_ptq4.keras_side import float_files
 from tflite_ptq4.keras_side.float_files import FloatFiles
 from tflite_ptq4.keras_side.lowering import lower
@@ -58,3 +61,14 @@ def test_what_is_refused_in_another_thread_is_raised(
             files.of(shapes, layers)
         with pytest.raises(ModelError, match="no"):
             files.raise_refusals()
+
+
+def test_no_space_for_temporary_files_is_said(
+    lowered, shapes, layers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in the place of the folder stands in for a full disk."""
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda: str(in_the_way))
+    with pytest.raises(OutputError, match="must be able to write temporary files"):
+        FloatFiles(lowered).of(shapes, layers)

@@ -15,13 +15,14 @@ import contextlib
 import dataclasses
 import re
 import sys
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tflite_ptq4.errors import ModelError
+from tflite_ptq4.errors import ModelError, OutputError
 from tflite_ptq4.float_file import FloatFile
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.keras_side.execution import run_node
@@ -51,12 +52,15 @@ def to_float_tflite(
     Raises:
         ModelError: a layer cannot compute at these sizes, or TensorFlow's converter refuses an
             operator.
+        OutputError: there is no space for the converter's temporary files.
     """
     graph = lowered.graph
     specs = tensor_specs(lowered, input_shapes)
     conversion = _Conversion(lowered, specs, replaced)
     try:
         data = conversion.of(graph.nodes)
+    except OutputError:
+        raise
     except Exception as error:
         raise ModelError(_refusal(conversion, graph.nodes, error)) from error
     return FloatFile(
@@ -133,7 +137,15 @@ def _converted(function) -> bytes:
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     # The converter prints to stdout, which belongs to results.
     with contextlib.redirect_stdout(sys.stderr):
-        return bytes(converter.convert())
+        data = bytes(converter.convert())
+    # Where it cannot save the function, it silently goes another way, which loses the signature.
+    if converter.saved_model_dir is None:
+        raise OutputError(
+            "TensorFlow's converter must be able to write temporary files. Received: no space in "
+            f"{tempfile.gettempdir()!r}, or no right to. Free some, or name another folder by the "
+            "environment variable TMPDIR."
+        )
+    return data
 
 
 def _refusal(conversion: _Conversion, nodes: Sequence[Node], error: Exception) -> str:
