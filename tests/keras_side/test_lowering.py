@@ -109,6 +109,40 @@ def test_steps_on_the_way_are_inside_the_layer(function: str, steps: list[str], 
     assert [node.inner for node in nodes] == [True] * (len(nodes) - 1) + [False]
 
 
+@pytest.mark.parametrize(
+    ("terms", "steps"), [(2, ["sum"]), (3, ["add2", "sum"]), (4, ["add2", "add3", "sum"])]
+)
+def test_an_average_is_a_sum_times_a_number(terms: int, steps: list[str]) -> None:
+    inputs = image()
+    convs = [layers.Conv2D(4, 1)(inputs) for _ in range(terms)]
+    model = keras.Model(inputs, layers.Average(name="mean")(convs))
+    nodes = assert_same_function(model).graph.nodes[terms:]
+    assert [node.name for node in nodes] == [*(f"mean/{step}" for step in steps), "mean"]
+    assert [node.kind for node in nodes] == ["add"] * (terms - 1) + ["multiply"]
+    assert [node.inner for node in nodes] == [True] * (terms - 1) + [False]
+    assert nodes[-1].attributes["constant"] == 1.0 / terms
+
+
+JOINS = [layers.Add, layers.Average, layers.Multiply]
+
+
+@pytest.mark.parametrize("join", JOINS)
+def test_a_join_of_one_tensor_is_that_tensor(join) -> None:
+    inputs = image()
+    model = keras.Model(inputs, join()([layers.Conv2D(4, 1)(inputs)]))
+    assert kinds(assert_same_function(model)) == [("conv2d", None)]
+
+
+@pytest.mark.parametrize("join", JOINS)
+def test_a_join_of_different_ranks_stays_in_float(join) -> None:
+    """Keras gives the smaller one axes after the batch, which no operator does."""
+    inputs = image()
+    x = layers.Conv2D(4, 1)(inputs)
+    model = keras.Model(inputs, join()([x, layers.GlobalAveragePooling2D()(x)]))
+    node = assert_same_function(model).graph.nodes[-1]
+    assert (node.kind, "different ranks" in node.reason) == ("float", True)
+
+
 @pytest.mark.parametrize("form", [layers.LeakyReLU(0.3), lambda x: keras.ops.leaky_relu(x, 0.3)])
 def test_a_leaky_relu_says_its_slope(form) -> None:
     inputs = image()

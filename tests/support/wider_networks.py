@@ -172,6 +172,15 @@ def prelus() -> keras.Model:
     return keras.Model(inputs, layers.Dense(4)(x))
 
 
+@network(wider=True, xnnpack=True)
+def averages() -> keras.Model:
+    """Of two and of three, one of them with a ReLU behind it, and of a tensor with itself."""
+    inputs, x = _stem()
+    x = layers.Average()([x, conv(8, activation=None)(x)])
+    x = layers.ReLU()(layers.Average()([conv(8, 1)(x), x, conv(8, activation=None)(x)]))
+    return keras.Model(inputs, layers.Average()([x, x]))
+
+
 @network(wider=True)
 def layer_norms() -> keras.Model:
     """After a convolution over channels, over everything, and of a vector; with weights or none."""

@@ -216,6 +216,7 @@ def test_what_is_several_operators_stays_in_float() -> None:
     image = tf_keras.Input((8, 8, 3), name="image")
     x = layers.Conv2D(4, 3, activation="selu", name="bent")(image)
     x = layers.LayerNormalization(name="norm")(x)
+    x = layers.Average(name="halves")([x, layers.Conv2D(4, 1, name="other")(x)])
     x = layers.Activation("selu", name="bent_alone")(layers.Conv2D(4, 3, name="second")(x))
     small = tf_keras.Model(image, layers.Dense(2, name="classes")(layers.Flatten(name="flat")(x)))
     images = two_kerases.images_of(small, 8)
@@ -225,7 +226,7 @@ def test_what_is_several_operators_stays_in_float() -> None:
     assert sqnr_db(expected, found) > 25.0
     plan = to_quantized_model(quantized).plan
     assert {layer.name for layer in plan.layers if layer.quantized} == {
-        *("bent/linear", "second", "flat", "classes")
+        *("bent/linear", "other", "second", "flat", "classes")
     }
 
 

@@ -13,6 +13,8 @@ from tflite_ptq4.errors import ConfigError
 from tflite_ptq4.keras_side.tf_keras_models.layers import carried_kind, keras_name
 from tflite_ptq4.tfmot.quantize_configs import Ptq4QuantizeConfig
 
+_SEVERAL_OPERATORS = ("Average", "LayerNormalization")
+
 Annotations = Mapping[str, Mapping[str, Any]]
 
 
@@ -40,7 +42,7 @@ def rules_of(model: tf_keras.Model, annotations: Annotations) -> Iterator[LayerR
         if config is not None:
             _require_kind(layer, config)
             yield config.rule(match)
-        if carried_kind(layer) == "LayerNormalization":
+        if carried_kind(layer) in _SEVERAL_OPERATORS:
             yield LayerRule(match=match, quantize=False)
         elif getattr(layer, "activation", None) is tf_keras.activations.selu:
             yield LayerRule(match=match, quantize=False)

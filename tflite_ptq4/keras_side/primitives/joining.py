@@ -1,8 +1,9 @@
-"""Operators that join tensors: sums, differences, products, concatenation."""
+"""Operators that join tensors: sums, differences, products, averages, concatenation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from keras import layers, ops
@@ -12,6 +13,7 @@ from tflite_ptq4.keras_side.primitives.primitive import (
     expands,
     in_float,
     operation_types,
+    step,
     whole,
 )
 from tflite_ptq4.keras_side.trace import Call
@@ -40,6 +42,10 @@ def _multiply(call: Call) -> list[Primitive]:
 
 def _chain(call: Call, kind: str) -> list[Primitive]:
     """A join of n tensors as n - 1 joins of two, from the left, as Keras joins them."""
+    if len(call.inputs) == 1:
+        return [whole(call, "identity")]
+    if len({len(shape) for shape in call.input_shapes}) > 1:
+        return [in_float(call, "a join of tensors of different ranks has no integer form")]
     function = _FUNCTIONS[kind]
     primitives: list[Primitive] = []
     total = call.inputs[0]
@@ -59,6 +65,21 @@ def _chain(call: Call, kind: str) -> list[Primitive]:
         )
         total = name
     return primitives
+
+
+@expands(layers.Average)
+def _average(call: Call) -> list[Primitive]:
+    """The sum times 1 / n. The sum is a step inside the layer, with 8 bits."""
+    terms = _chain(call, "add")
+    if terms[-1].kind != "add":
+        return terms
+    *before, last = terms
+    total = replace(last, name=f"{call.name}/sum", outputs=(f"{call.name}/sum",))
+    share = 1.0 / len(call.inputs)
+    mean = step(
+        call, "", "multiply", total.outputs, lambda v: ops.multiply(v[0], share), constant=share
+    )
+    return [*(replace(term, inner=True) for term in (*before, total)), mean]
 
 
 @expands(*operation_types("Add", "Subtract", "Multiply"))
