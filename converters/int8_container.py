@@ -21,6 +21,7 @@ from tflite_ptq4.converters.int8_tensors import (
 from tflite_ptq4.converters.integer_operators import (
     INT8_VERSIONS,
     MOVES_VALUES,
+    ON_ONE_SCALE,
     TAKES_CONSTANTS,
 )
 from tflite_ptq4.converters.schema import (
@@ -176,7 +177,7 @@ class Int8Writer:
             stored = self._tensors.stored(self._tensors.as_int8(inputs[0]))
         else:
             stored = StoredRange.of(self.source.plan.tensors[node.output])
-        if builtin == BuiltinOperator.CONCATENATION:
+        if builtin in ON_ONE_SCALE:
             replaced = {index: self._tensors.requantized(index, stored) for index in inputs}
         else:
             replaced = {index: self._tensors.as_int8(index) for index in inputs}
@@ -229,7 +230,7 @@ class Int8Writer:
         if stored.first == INT8_MIN or builtin in MOVES_VALUES:
             return True
         # The inputs of these are within the levels already.
-        kept = node.rule.output_scale is OutputScale.INPUT or node.kind == "concatenate"
+        kept = node.rule.output_scale is OutputScale.INPUT or builtin in ON_ONE_SCALE
         return kept or node.output in self.source.graph.nonnegative
 
     def _write_weights(self, operator: OperatorT, node: Node, builtin: int) -> None:

@@ -14,6 +14,8 @@ INT8_VERSIONS: dict[int, int] = {
     Op.ADD: 2,
     Op.SUB: 2,
     Op.MUL: 2,
+    Op.MAXIMUM: 2,
+    Op.MINIMUM: 2,
     Op.CONCATENATION: 2,
     # reducing
     Op.MEAN: 2,
@@ -45,6 +47,9 @@ INT8_VERSIONS: dict[int, int] = {
 # Operators that the converter adds of its own inside a layer (around a Conv1D, say): they move
 # values, whatever the layer is, and keep the scale of their input.
 MOVES_VALUES = frozenset({Op.RESHAPE, Op.PAD, Op.TRANSPOSE, Op.STRIDED_SLICE})
+
+# Operators that take every input on the scale of their output.
+ON_ONE_SCALE = frozenset({Op.CONCATENATION, Op.MAXIMUM, Op.MINIMUM})
 
 # Operators whose other input may be a constant that is computed with.
 TAKES_CONSTANTS = frozenset({Op.ADD, Op.SUB, Op.MUL, Op.PRELU})

@@ -439,6 +439,22 @@ def test_what_moves_values_keeps_their_scale(kind: str) -> None:
         assert (moved.bits, moved.scale, moved.zero_point) == (own.bits, own.scale, own.zero_point)
 
 
+@pytest.mark.parametrize("kind", ["maximum", "minimum"])
+def test_tensors_that_only_meet_in_an_extremum_share_its_scale(kind: str) -> None:
+    graph = graph_of(
+        weighted("a", "image", KERNEL),
+        weighted("b", "image", KERNEL),
+        weighted("c", "image", KERNEL),
+        plain("inner", kind, "a", "b"),
+        plain("outer", kind, "inner", "c"),
+        weighted("last", "outer", KERNEL),
+        weighted("beside", "c", KERNEL),
+        outputs=("last", "beside"),
+    )
+    found = _sources(plan_of(graph), "a", "b", "inner", "c", "outer")
+    assert found == ["outer", "outer", "outer", "c", "outer"]
+
+
 def concatenated(*extra, outputs: tuple[str, ...] = ("last",)) -> LayerGraph:
     return graph_of(
         weighted("stem", "image", KERNEL, activation="relu"),

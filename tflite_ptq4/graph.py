@@ -123,9 +123,10 @@ class LayerGraph:
         """Tensors that can hold no negative value, whatever the images are."""
         found: set[str] = set()
         for node in self.nodes:
+            enough = any if node.rule.sign_of_any else all
             kept = (
                 node.rule.keeps_sign
-                and all(tensor in found for tensor in node.inputs)
+                and enough(tensor in found for tensor in node.inputs)
                 and node.attributes.get("constant", 0.0) >= 0.0
             )
             if kept or node.rule.nonnegative or node.activation is not None:

@@ -59,7 +59,7 @@ def scale_sources(
             source[node.output] = node.inputs[0]
     if not config.needs_per_channel_activations:
         for node in graph.nodes:
-            if node.kind == "concatenate" and node.name in quantized:
+            if node.rule.rescales_inputs and node.name in quantized:
                 for tensor in node.inputs:
                     if _can_take_scale_of(graph, quantized, tensor, node):
                         source[tensor] = node.output

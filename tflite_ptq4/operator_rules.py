@@ -29,7 +29,9 @@ class OperatorRule:
         weighted: the operator has a kernel (and may have a bias).
         fuses_relu: TFLite can fuse a ReLU or ReLU6 that follows into the operator.
         keeps_sign: the output has no negative value where no input has one.
+        sign_of_any: with `keeps_sign`, one input without negative values is enough.
         nonnegative: the output has no negative value, whatever the inputs are.
+        rescales_inputs: the operator takes its inputs on the scale of its output.
         interpolates: the output, on its input's scale, lies between the levels and is rounded.
         fixed: (scale, zero_point) on the 8-bit unsigned grid where the specification names them.
     """
@@ -38,7 +40,9 @@ class OperatorRule:
     weighted: bool = False
     fuses_relu: bool = False
     keeps_sign: bool = False
+    sign_of_any: bool = False
     nonnegative: bool = False
+    rescales_inputs: bool = False
     interpolates: bool = False
     fixed: tuple[float, int] | None = None
 
@@ -58,7 +62,11 @@ RULES: dict[str, OperatorRule] = {
     "add": OperatorRule(OutputScale.OWN, fuses_relu=True, keeps_sign=True),
     "subtract": OperatorRule(OutputScale.OWN, fuses_relu=True),
     "multiply": OperatorRule(OutputScale.OWN, fuses_relu=True, keeps_sign=True),
-    "concatenate": OperatorRule(OutputScale.OWN, keeps_sign=True),
+    "maximum": OperatorRule(
+        OutputScale.OWN, keeps_sign=True, sign_of_any=True, rescales_inputs=True
+    ),
+    "minimum": OperatorRule(OutputScale.OWN, keeps_sign=True, rescales_inputs=True),
+    "concatenate": OperatorRule(OutputScale.OWN, keeps_sign=True, rescales_inputs=True),
     # reducing
     "mean": OperatorRule(OutputScale.OWN, keeps_sign=True),
     "max": OperatorRule(OutputScale.INPUT, keeps_sign=True),

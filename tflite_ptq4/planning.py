@@ -1,8 +1,8 @@
 """From graph, statistics and config to a plan: pure functions, no model at hand.
 
 Each tensor that an integer operator reads or writes gets a scale. Operators that only move or
-select values share their input's; tensors that meet in one concatenation, and go nowhere else,
-share the result's, so that nothing is rounded twice.
+select values share their input's; tensors that meet in one concatenation, maximum or minimum, and
+go nowhere else, share the result's, so that nothing is rounded twice.
 """
 
 from __future__ import annotations

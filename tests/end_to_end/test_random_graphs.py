@@ -105,6 +105,14 @@ class GraphDrawer:
         output = layers.Add()(terms)
         return layers.ReLU()(output) if self.draw(st.booleans()) else output
 
+    def _join(self, source: Any) -> Any:
+        join = self.draw(st.sampled_from([layers.Average, layers.Maximum, layers.Minimum]))
+        branches = [
+            self._conv(source, filters=source.shape[-1], strides=1)
+            for _ in range(self.draw(st.integers(1, 2)))
+        ]
+        return join()([source, *branches])
+
     def _concatenate(self, source: Any) -> Any:
         branches = [self._conv(source, strides=1) for _ in range(self.draw(st.integers(1, 2)))]
         if self.draw(st.booleans()):
@@ -127,6 +135,7 @@ class GraphDrawer:
         "batch_norm": _batch_norm,
         "residual": _residual,
         "concatenate": _concatenate,
+        "join": _join,
         "pool": _pool,
         "zero_padding": _zero_padding,
     }

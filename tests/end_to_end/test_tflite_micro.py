@@ -212,6 +212,7 @@ def further_operators() -> keras.Model:
     for activation in ("leaky_relu", "tanh", "sigmoid", "hard_swish"):
         x = conv(8, 1, activation=activation)(x)
     x = layers.PReLU("random_normal", shared_axes=[1, 2])(conv(8, 1, activation=None)(x))
+    x = layers.Minimum()([layers.Maximum()([x, conv(8, 1, activation=None)(x)]), conv(8, 1)(x)])
     x = layers.Subtract()([x, conv(8, 1)(x)])
     x = layers.Cropping2D(1)(conv(8, 1)(layers.UpSampling2D(2)(x)))
     x = conv(8, 1)(layers.UpSampling2D(2, interpolation="bilinear")(x))

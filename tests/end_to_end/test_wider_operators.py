@@ -38,7 +38,9 @@ def test_a_file_computes_what_the_simulated_model_does(
 
 @pytest.mark.parametrize("runtime", ["litert", "tensorflow"])
 @pytest.mark.parametrize("config", ["w8a8", "w4a4"])
-@pytest.mark.parametrize("network", ["hard_swishes", "selu", "layer_norms", "prelus", "averages"])
+@pytest.mark.parametrize(
+    "network", ["hard_swishes", "selu", "layer_norms", "prelus", "averages", "extrema"]
+)
 def test_what_takes_several_operators_is_exact(network: str, config: str, runtime: str) -> None:
     made = exported(network, config)
     (found,) = outputs(made.file(), made.images, runtime)

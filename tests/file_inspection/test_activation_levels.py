@@ -72,6 +72,17 @@ def test_operators_that_move_or_average_keep_the_levels(operator: str) -> None:
     assert levels_along(RELU, 112, 0.3, (operator, 0.3, 112)) == [16, 16]
 
 
+@pytest.mark.parametrize(("operator", "expected"), [("MAXIMUM", 16), ("MINIMUM", 256)])
+def test_an_extremum_lies_where_its_inputs_let_it(operator: str, expected: int) -> None:
+    """Of [-128, 127] and [112, 127] the larger is in [112, 127], the smaller in [-128, 127]."""
+    network = TinyModel()
+    image, clamped, joined = (network.activation(SHAPE, 0.3, 112) for _ in range(3))
+    network.operator("RELU", [image], clamped)
+    network.operator(operator, [image, clamped], joined)
+    found = levels(network.to_bytes([image], [joined]))
+    assert (found[clamped], found[joined]) == ([16], [expected])
+
+
 def test_dequantize_keeps_the_levels_as_float() -> None:
     assert levels_along(RELU, 112, 0.3, ("DEQUANTIZE", None, 0)) == [16, 16]
 

@@ -123,7 +123,27 @@ def test_an_average_is_a_sum_times_a_number(terms: int, steps: list[str]) -> Non
     assert nodes[-1].attributes["constant"] == 1.0 / terms
 
 
-JOINS = [layers.Add, layers.Average, layers.Multiply]
+JOINS = [layers.Add, layers.Average, layers.Multiply, layers.Maximum, layers.Minimum]
+
+
+@pytest.mark.parametrize(
+    ("join", "below_zero"), [(layers.Maximum, []), (layers.Minimum, ["whole", "whole/minimum2"])]
+)
+def test_one_positive_tensor_is_enough_for_a_maximum(join, below_zero: list[str]) -> None:
+    inputs = image()
+    terms = [layers.Conv2D(4, 1, activation=f)(inputs) for f in ("relu", None, "relu")]
+    graph = assert_same_function(keras.Model(inputs, join(name="whole")(terms))).graph
+    assert [node.kind for node in graph.nodes[3:]] == [join.__name__.lower()] * 2
+    joined = [node.name for node in graph.nodes[3:]]
+    assert [name for name in sorted(joined) if name not in graph.nonnegative] == below_zero
+
+
+@pytest.mark.parametrize("join", [keras.ops.maximum, keras.ops.minimum])
+def test_an_extremum_with_a_number_stays_in_float(join) -> None:
+    inputs = image()
+    model = keras.Model(inputs, join(layers.Conv2D(4, 1)(inputs), 0.5))
+    node = assert_same_function(model).graph.nodes[-1]
+    assert (node.kind, "with a constant" in node.reason) == ("float", True)
 
 
 @pytest.mark.parametrize("join", JOINS)

@@ -19,6 +19,8 @@ LAYER_TYPES = {
     "relu": "ReLU",
     "add": "Add",
     "concatenate": "Concatenate",
+    "maximum": "Maximum",
+    "minimum": "Minimum",
     "max_pool": "MaxPooling2D",
     "average_pool": "AveragePooling2D",
     "pad": "ZeroPadding2D",

@@ -182,6 +182,21 @@ def averages() -> keras.Model:
 
 
 @network(wider=True)
+def extrema() -> keras.Model:
+    """Branches that take the scale of the result, and tensors that others read or that are fixed.
+
+    One branch of a maximum is never negative, so that nothing below zero is left of the other.
+    """
+    inputs, x = _stem()
+    x = layers.Maximum()([conv(8, 1, activation=None)(x), conv(8, activation=None)(x)])
+    y = layers.Minimum()([conv(8, 1)(x), x, conv(8, 1, activation="relu6")(x)])
+    x = layers.ReLU()(layers.Maximum()([conv(8, activation=None)(y), x]))
+    pooled = layers.MaxPooling2D(3, strides=1, padding="same")(y)
+    x = ops.maximum(ops.maximum(conv(8, activation=None)(pooled), pooled), x)
+    return keras.Model(inputs, ops.minimum(x, conv(8, activation="sigmoid")(x)))
+
+
+@network(wider=True)
 def layer_norms() -> keras.Model:
     """After a convolution over channels, over everything, and of a vector; with weights or none."""
     inputs, x = _stem()

@@ -149,6 +149,15 @@ def _result(
         result = replace(first, low=rounding(first.low), high=rounding(first.high), whole=True)
     elif name in _CLAMPS:
         result = first.bounded(*_CLAMPS[name])
+    elif name in ("MINIMUM", "MAXIMUM") and all(source in values for source in sources):
+        extremum = {"MINIMUM": np.minimum, "MAXIMUM": np.maximum}[name]
+        one, other = (part.merged_channels() for part in inputs)
+        result = _Values(
+            low=extremum(one.low, other.low),
+            high=extremum(one.high, other.high),
+            levels=one.levels + other.levels,
+            whole=one.whole and other.whole,
+        ).counted()
     elif name in ("MINIMUM", "MAXIMUM", "MUL", "ADD", "SUB") and len(sources) == 2:
         result = _with_constant(model, subgraph, name, sources, inputs)
     else:

@@ -79,8 +79,8 @@ def integer_layer(
     if node.kind == "mean" and "axes" in node.attributes:
         axes = list(node.attributes["axes"])
         return IntegerMean(inputs, output, axes, keepdims=True, name=unique_name(node.name))
-    if node.kind == "concatenate":
-        return _concatenate(node, inputs, output, unique_name)
+    if node.rule.rescales_inputs:
+        return _on_one_scale(node, inputs, output, unique_name)
     if node.kind == "average_pool":
         inner = _pooling(lowered, node, unique_name(f"{node.name}/inner"))
         return IntegerInterpolation(inner, inputs, output, name=unique_name(node.name))
@@ -122,8 +122,14 @@ def _linear(
     return apply
 
 
-def _concatenate(node: Node, inputs: list, output: list, unique_name: Names) -> Callable:
-    joined = keras.layers.Concatenate(node.attributes["axis"], name=unique_name(node.name))
+def _on_one_scale(node: Node, inputs: list, output: list, unique_name: Names) -> Callable:
+    """Values on one scale are joined, or compared, as the integers are."""
+    name = unique_name(node.name)
+    if node.kind == "concatenate":
+        joined = keras.layers.Concatenate(node.attributes["axis"], name=name)
+    else:
+        extremum = {"maximum": keras.layers.Maximum, "minimum": keras.layers.Minimum}[node.kind]
+        joined = extremum(name=name)
 
     def apply(values):
         moved = [

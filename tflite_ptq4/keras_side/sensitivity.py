@@ -231,7 +231,7 @@ class _Measured:
     def _on_levels(self, node: Node) -> bool:
         """Whether an operator finds its inputs on the levels of its output already."""
         plans = [self.plan.tensors.get(name) for name in (*node.inputs, node.output)]
-        return node.kind == "concatenate" and len({plan and plan.source for plan in plans}) == 1
+        return node.rule.rescales_inputs and len({plan and plan.source for plan in plans}) == 1
 
 
 def _added(one: list[tf.Tensor] | None, other: list[tf.Tensor]) -> list[tf.Tensor]:

@@ -30,6 +30,8 @@ _JOINS = {
     "add": tf_keras.layers.Add,
     "subtract": tf_keras.layers.Subtract,
     "multiply": tf_keras.layers.Multiply,
+    "maximum": tf_keras.layers.Maximum,
+    "minimum": tf_keras.layers.Minimum,
 }
 FUNCTION_LAYERS = ("TFOpLambda", "SlicingOpLambda")
 _ACTIVATIONS = ("elu", "gelu", "relu", "sigmoid", "softmax", "tanh")

@@ -1,4 +1,4 @@
-"""Operators that join tensors: sums, differences, products, averages, concatenation."""
+"""Operators that join tensors: sums, differences, products, averages, extrema, concatenation."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ _FUNCTIONS: dict[str, Callable] = {
     "add": ops.add,
     "subtract": ops.subtract,
     "multiply": ops.multiply,
+    "maximum": ops.maximum,
+    "minimum": ops.minimum,
 }
 
 
@@ -38,6 +40,16 @@ def _subtract(call: Call) -> list[Primitive]:
 @expands(layers.Multiply)
 def _multiply(call: Call) -> list[Primitive]:
     return _chain(call, "multiply")
+
+
+@expands(layers.Maximum)
+def _maximum(call: Call) -> list[Primitive]:
+    return _chain(call, "maximum")
+
+
+@expands(layers.Minimum)
+def _minimum(call: Call) -> list[Primitive]:
+    return _chain(call, "minimum")
 
 
 def _chain(call: Call, kind: str) -> list[Primitive]:
@@ -92,6 +104,14 @@ def _operation(call: Call) -> list[Primitive]:
     if len(constants) != 1 or np.size(constants[0]) != 1:
         return [in_float(call, f"{kind} with a constant array has no integer form, only a number")]
     return [whole(call, kind, attributes={"constant": float(np.reshape(constants[0], ()))})]
+
+
+@expands(*operation_types("Maximum", "Minimum"))
+def _extremum(call: Call) -> list[Primitive]:
+    kind = type(call.operation).__name__.lower()
+    if len(call.inputs) == 2:
+        return [whole(call, kind)]
+    return [in_float(call, f"{kind} with a constant has no integer form, only of two tensors")]
 
 
 @expands(layers.Concatenate)
