@@ -230,6 +230,22 @@ def test_what_is_several_operators_stays_in_float() -> None:
     }
 
 
+def test_extrema_of_two_and_of_three_are_on_the_scale_of_the_result() -> None:
+    image = tf_keras.Input((8, 8, 3), name="image")
+    convs = [layers.Conv2D(4, 3, name=f"conv{place}")(image) for place in range(4)]
+    x = layers.Minimum(name="least")(convs[:3])
+    x = layers.Maximum(name="largest")([x, convs[3]])
+    small = tf_keras.Model(image, layers.Dense(2, name="classes")(layers.Flatten(name="flat")(x)))
+    images = two_kerases.images_of(small, 8)
+    statistics = calibrate(small, images)
+    quantized = applied(QAT.quantize_annotate_model(small), Ptq4QuantizeScheme(statistics, W8A8))
+    same = quantize_model(small, statistics, W8A8)
+    assert to_quantized_model(quantized).plan.tensors.keys() == same.plan.tensors.keys()
+    expected = same.simulated_model.predict(images, verbose=0)
+    step = same.plan.tensors["classes"].scale[0]
+    np.testing.assert_allclose(quantized.predict(images, verbose=0), expected, atol=2 * step)
+
+
 def test_layers_can_have_other_bits(model: tf_keras.Model, statistics) -> None:
     configs = {
         "pointwise": Ptq4Conv2DQuantizeConfig(weight_bits=3),
