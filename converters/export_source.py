@@ -18,10 +18,10 @@ from tflite_ptq4.converters.schema import (
 )
 from tflite_ptq4.float_file import FloatFile
 from tflite_ptq4.graph import LayerGraph, Node
-from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.operator_rules import OutputScale
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.tflite_fields import OPERATOR_NAMES
+from tflite_ptq4.weights.layer_weights import LayerWeights
 
 _COMPUTED = (OutputScale.OWN, OutputScale.FIXED)
 

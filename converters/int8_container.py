@@ -40,10 +40,10 @@ from tflite_ptq4.converters.weight_layout import (
 )
 from tflite_ptq4.errors import TargetError
 from tflite_ptq4.graph import Node
-from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.numerics.constant_arrays import array_on_grid
 from tflite_ptq4.operator_rules import LEAST_SCALE_OF_TERM, OutputScale
 from tflite_ptq4.plan import INT8_MIN, TensorPlan
+from tflite_ptq4.weights.layer_weights import LayerWeights
 
 # A ReLU on its own has no XNNPACK kernel, and the builtin one rounds twice; fused, it has neither.
 _FUSED = {

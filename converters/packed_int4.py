@@ -26,9 +26,9 @@ from tflite_ptq4.converters.schema import (
 )
 from tflite_ptq4.converters.weight_layout import WEIGHT_AXES
 from tflite_ptq4.graph import Node
-from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.numerics.grid import IntegerGrid
 from tflite_ptq4.numerics.nibbles import pack_int4
+from tflite_ptq4.weights.layer_weights import LayerWeights
 
 PACKED_BITS = 4
 

@@ -14,10 +14,10 @@ from tflite_ptq4.converters.schema import TensorT, TensorType
 from tflite_ptq4.converters.weight_layout import WEIGHT_AXES, input_places, weights_for_operator
 from tflite_ptq4.errors import ReadbackError
 from tflite_ptq4.graph import Node
-from tflite_ptq4.kernel_layout import along_outputs
-from tflite_ptq4.layer_weights import LayerWeights, weight_grid
 from tflite_ptq4.operator_rules import TIE_NUDGE
 from tflite_ptq4.plan import INT8_MIN, TensorPlan
+from tflite_ptq4.weights.kernel_layout import along_outputs
+from tflite_ptq4.weights.layer_weights import LayerWeights, weight_grid
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from tflite_ptq4.converters.schema import BuiltinOperator, OperatorT
 from tflite_ptq4.errors import ReadbackError, TargetError
 from tflite_ptq4.graph import Node
-from tflite_ptq4.kernel_layout import kernel_matrix
 from tflite_ptq4.tflite_fields import OPERATOR_NAMES
+from tflite_ptq4.weights.kernel_layout import kernel_matrix
 
 # The axis of the output channels, along which the scales lie.
 WEIGHT_AXES = {

@@ -88,7 +88,7 @@ def measure(part: str, count: int, chosen: argparse.Namespace) -> dict[str, Any]
     file is in neither.
     """
     import_tensorflow()
-    from tflite_ptq4.keras_side.calibration import CalibrationCallback
+    from tflite_ptq4.keras_side.calibration.callback import CalibrationCallback
     from tflite_ptq4.keras_side.load_model import load_model
 
     model = load_model(chosen.model)

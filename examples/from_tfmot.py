@@ -20,8 +20,8 @@ from digits import load_digits
 from tf_keras import layers
 
 from tflite_ptq4 import QuantizationConfig, calibrate
-from tflite_ptq4.evaluation import top1
-from tflite_ptq4.runnable_models import predict_tflite
+from tflite_ptq4.evaluation.model_evaluation import top1
+from tflite_ptq4.evaluation.runnable_models import predict_tflite
 from tflite_ptq4.tfmot import Ptq4QuantizeScheme, to_quantized_model
 
 

@@ -31,12 +31,12 @@ from tflite_ptq4.cli.console import (
     print_table,
     results_only_on_stdout,
 )
-from tflite_ptq4.evaluation import top1
+from tflite_ptq4.evaluation.model_evaluation import top1
+from tflite_ptq4.evaluation.runnable_models import predict_keras, predict_tflite
 from tflite_ptq4.file_inspection import inspect_file
 from tflite_ptq4.image_data import ImageSet
 from tflite_ptq4.numerics.closeness import agreement, sqnr_db
 from tflite_ptq4.progress import track
-from tflite_ptq4.runnable_models import predict_keras, predict_tflite
 
 if TYPE_CHECKING:
     import keras

@@ -17,8 +17,8 @@ from digits import load_digits
 from keras import layers
 
 from tflite_ptq4 import CalibrationCallback, QuantizationConfig, quantize_model
-from tflite_ptq4.evaluation import top1
-from tflite_ptq4.runnable_models import predict_tflite
+from tflite_ptq4.evaluation.model_evaluation import top1
+from tflite_ptq4.evaluation.runnable_models import predict_tflite
 
 
 def main(argv: Sequence[str] | None = None) -> None:

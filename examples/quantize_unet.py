@@ -17,7 +17,7 @@ import numpy as np
 from keras import layers
 
 from tflite_ptq4 import CalibrationCallback, QuantizationConfig, quantize_model
-from tflite_ptq4.runnable_models import predict_tflite
+from tflite_ptq4.evaluation.runnable_models import predict_tflite
 
 SIZE = 32
 

@@ -35,11 +35,11 @@ from tflite_ptq4.cli.console import (
     print_table,
     results_only_on_stdout,
 )
-from tflite_ptq4.evaluation import top1
+from tflite_ptq4.evaluation.model_evaluation import top1
+from tflite_ptq4.evaluation.runnable_models import predict_keras
 from tflite_ptq4.image_data import ImageSet
 from tflite_ptq4.numerics.closeness import agreement
 from tflite_ptq4.progress import track
-from tflite_ptq4.runnable_models import predict_keras
 
 if TYPE_CHECKING:
     import keras

@@ -18,8 +18,8 @@ from digits import load_digits
 from keras import layers
 
 from tflite_ptq4 import CalibrationCallback, QuantizationConfig, quantize_model
+from tflite_ptq4.evaluation.runnable_models import predict_tflite
 from tflite_ptq4.numerics.closeness import agreement, sqnr_db
-from tflite_ptq4.runnable_models import predict_tflite
 
 AVERAGE_BITS = (8.0, 7.0, 6.0, 5.5, 5.0, 4.5, 4.25, 4.0)
 

@@ -10,10 +10,10 @@ from tflite_ptq4.distributions import (
     tensor_distribution,
     weight_distribution,
 )
-from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.numerics.analytic_clipping import laplace_ratio
 from tflite_ptq4.plan import TensorPlan
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
+from tflite_ptq4.weights.layer_weights import LayerWeights
 
 
 def plan(low: float, high: float, method: str = "mse", bits: int = 4) -> TensorPlan:

@@ -13,7 +13,7 @@ import pytest
 from small_networks import int8_conv
 
 from tflite_ptq4.errors import OutputError
-from tflite_ptq4.model_comparison import LayerComparison, ModelComparison
+from tflite_ptq4.evaluation.model_comparison import LayerComparison, ModelComparison
 from tflite_ptq4.model_explorer import (
     NodeData,
     comparison_node_data,
@@ -21,8 +21,8 @@ from tflite_ptq4.model_explorer import (
     report_node_data,
     write_node_data,
 )
-from tflite_ptq4.report import QuantizationReport
-from tflite_ptq4.report_values import LayerRow
+from tflite_ptq4.report.quantization_report import QuantizationReport
+from tflite_ptq4.report.values import LayerRow
 from tflite_ptq4.sensitivity import Sensitivity
 
 # Its one operator writes "tensor_3", in the graph "main".

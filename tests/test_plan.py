@@ -10,7 +10,7 @@ from tiny_graphs import graph_of, plain, statistics_of, weighted
 
 from tflite_ptq4 import FileFormatError, LayerRule, OutputError, QuantizationConfig
 from tflite_ptq4.plan import QuantizationPlan, TensorPlan
-from tflite_ptq4.planning import build_plan
+from tflite_ptq4.planning.planner import build_plan
 
 
 @pytest.fixture(params=["per tensor", "per channel"])

@@ -27,7 +27,7 @@ from tflite_ptq4 import (
     calibrate,
     quantize_model,
 )
-from tflite_ptq4.evaluation import top1
+from tflite_ptq4.evaluation.model_evaluation import top1
 from tflite_ptq4.keras_side.random_streams import unchanged_random_streams
 from tflite_ptq4.numerics.closeness import agreement, sqnr_db
 

@@ -7,8 +7,8 @@ import pytest
 from tiny_graphs import weighted
 
 from tflite_ptq4.config import QuantizationConfig
-from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.sensitivity import Sensitivity, random_signs, weights_alone
+from tflite_ptq4.weights.layer_weights import LayerWeights
 
 NODE = weighted("dense", "image", np.array([[1.0, 2.0], [3.0, 4.0]]), [0.5, -0.5], kind="dense")
 WEIGHTS = LayerWeights(

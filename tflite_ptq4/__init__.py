@@ -28,8 +28,8 @@ from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 
 if TYPE_CHECKING:
-    from tflite_ptq4.keras_side.array_calibration import calibrate
-    from tflite_ptq4.keras_side.calibration import CalibrationCallback
+    from tflite_ptq4.keras_side.calibration.array_calibration import calibrate
+    from tflite_ptq4.keras_side.calibration.callback import CalibrationCallback
     from tflite_ptq4.pipeline import QuantizedModel, quantize_model
     from tflite_ptq4.quantization_monitor import PostTrainingQuantizationMonitor
     from tflite_ptq4.tensorboard_summaries import write_summaries
@@ -64,8 +64,8 @@ __all__ = [
 
 # TensorFlow takes seconds to load: these names load it when they are first used.
 _LOADED_ON_USE = {
-    "CalibrationCallback": "tflite_ptq4.keras_side.calibration",
-    "calibrate": "tflite_ptq4.keras_side.array_calibration",
+    "CalibrationCallback": "tflite_ptq4.keras_side.calibration.callback",
+    "calibrate": "tflite_ptq4.keras_side.calibration.array_calibration",
     "PostTrainingQuantizationMonitor": "tflite_ptq4.quantization_monitor",
     "QuantizedModel": "tflite_ptq4.pipeline",
     "quantize_model": "tflite_ptq4.pipeline",

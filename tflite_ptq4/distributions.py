@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tflite_ptq4.graph import Node
-from tflite_ptq4.kernel_layout import kernel_matrix
-from tflite_ptq4.layer_weights import LEAST_GRID_BITS, LayerWeights, weight_grid
 from tflite_ptq4.numerics.analytic_clipping import gaussian_ratio, laplace_ratio
 from tflite_ptq4.plan import TensorPlan
 from tflite_ptq4.stats.histogram import ZERO_BIN, bin_edges
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
+from tflite_ptq4.weights.kernel_layout import kernel_matrix
+from tflite_ptq4.weights.layer_weights import LEAST_GRID_BITS, LayerWeights, weight_grid
 
 BINS = 56
 TAIL = 1e-4  # share of the values that may lie beyond either end of what is shown

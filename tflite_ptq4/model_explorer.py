@@ -19,8 +19,8 @@ from pathlib import Path
 
 from tflite_ptq4.atomic_write import make_folder, write_bytes
 from tflite_ptq4.converters.flatbuffer_model import parse
-from tflite_ptq4.model_comparison import ModelComparison
-from tflite_ptq4.report import QuantizationReport
+from tflite_ptq4.evaluation.model_comparison import ModelComparison
+from tflite_ptq4.report.quantization_report import QuantizationReport
 from tflite_ptq4.tflite_fields import indices, text
 
 # Up to which value an operator has which background; dark text is legible on all of them.

@@ -19,14 +19,14 @@ from tflite_ptq4.float_file import FloatFile
 from tflite_ptq4.image_count import images_for
 from tflite_ptq4.input_arrays import finite_arrays
 from tflite_ptq4.input_shapes import InputShapes, fixed_input_shapes
-from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.plan import QuantizationPlan
-from tflite_ptq4.planning import build_plan
+from tflite_ptq4.planning.planner import build_plan
 from tflite_ptq4.progress import Track
-from tflite_ptq4.quantized_weights import quantize_weights
-from tflite_ptq4.report import QuantizationReport
-from tflite_ptq4.report_rows import build_report
+from tflite_ptq4.report.quantization_report import QuantizationReport
+from tflite_ptq4.report.rows import build_report
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
+from tflite_ptq4.weights.layer_weights import LayerWeights
+from tflite_ptq4.weights.quantized_weights import quantize_weights
 
 if TYPE_CHECKING:
     import keras
@@ -215,7 +215,7 @@ def quantize_lowered(
     """
     from tflite_ptq4.keras_side.bit_ranking import measured_for_budgets
     from tflite_ptq4.keras_side.float_files import FloatFiles
-    from tflite_ptq4.keras_side.layerwise import quantize_layer_by_layer
+    from tflite_ptq4.keras_side.layer_by_layer.layerwise import quantize_layer_by_layer
     from tflite_ptq4.keras_side.lowering import require_quantizable
     from tflite_ptq4.keras_side.tensor_specs import at_sizes
 

@@ -11,12 +11,12 @@ import keras
 
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.errors import ConfigError
-from tflite_ptq4.keras_side.array_calibration import observe_images
+from tflite_ptq4.evaluation.output_measures import measure_outputs
+from tflite_ptq4.keras_side.calibration.array_calibration import observe_images
+from tflite_ptq4.keras_side.calibration.model_observer import ModelObserver
 from tflite_ptq4.keras_side.compiled_measures import output_function
 from tflite_ptq4.keras_side.labelled_batches import batches_of, images_in_memory
-from tflite_ptq4.keras_side.model_observer import ModelObserver
 from tflite_ptq4.keras_side.random_streams import unchanged_random_streams
-from tflite_ptq4.output_measures import measure_outputs
 from tflite_ptq4.pipeline import quantize_model
 from tflite_ptq4.tensorboard_summaries import write_summaries
 

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.graph import Node
-from tflite_ptq4.kernel_layout import kernel_matrix
-from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.numerics.closeness import ratio_db
 from tflite_ptq4.plan import TensorPlan
-from tflite_ptq4.weight_correction import output_shift
+from tflite_ptq4.weights.kernel_layout import kernel_matrix
+from tflite_ptq4.weights.layer_weights import LayerWeights
+from tflite_ptq4.weights.weight_correction import output_shift
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tflite_ptq4 import cli
 from tflite_ptq4.cli import main
 from tflite_ptq4.cli.model_files import common_input_shapes
 from tflite_ptq4.errors import DataError, ModelError
-from tflite_ptq4.runnable_models import RunnableModel
+from tflite_ptq4.evaluation.runnable_models import RunnableModel
 
 KERNEL = np.array([[-7, 3, 5], [1, 0, -1]], np.int8).reshape(2, 1, 1, 3)
 

@@ -15,9 +15,9 @@ from exported_networks import Exported, exported
 
 from tflite_ptq4.converters.flatbuffer_model import parse, serialize
 from tflite_ptq4.converters.graph_editor import GraphEditor
+from tflite_ptq4.evaluation.model_comparison import ModelComparison, compare_models
+from tflite_ptq4.evaluation.open_models import OpenModel, open_keras, open_tflite
 from tflite_ptq4.image_data import ImageSet
-from tflite_ptq4.model_comparison import ModelComparison, compare_models
-from tflite_ptq4.open_models import OpenModel, open_keras, open_tflite
 
 
 def compare(made: Exported, first: OpenModel, second: OpenModel) -> ModelComparison:

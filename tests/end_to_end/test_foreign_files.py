@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tflite_ptq4.cli import main
 from tflite_ptq4.errors import FileFormatError
-from tflite_ptq4.open_models import open_tflite
+from tflite_ptq4.evaluation.open_models import open_tflite
 
 CONVERTED = tf.lite.OpsSet
 VECTOR = tf.TensorSpec([1, 4], tf.float32)

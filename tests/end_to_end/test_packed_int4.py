@@ -15,7 +15,7 @@ from tflite_ptq4.converters.flatbuffer_model import parse
 from tflite_ptq4.converters.graph_editor import GraphEditor
 from tflite_ptq4.converters.schema import TensorType
 from tflite_ptq4.errors import TargetError
-from tflite_ptq4.runnable_models import predict_tflite
+from tflite_ptq4.evaluation.runnable_models import predict_tflite
 from tflite_ptq4.tflite_fields import OPERATOR_NAMES
 
 NETWORKS = ("residual", "depthwise", "separable", "dense_after_flatten", "conv_strided", "pools")

@@ -11,7 +11,7 @@ from keras import layers
 from runtimes import outputs
 
 from tflite_ptq4 import QuantizationConfig, QuantizedModel, calibrate, quantize_model
-from tflite_ptq4.runnable_models import keras_model, tflite_model
+from tflite_ptq4.evaluation.runnable_models import keras_model, tflite_model
 
 CONFIG = QuantizationConfig.preset("w4a8")
 COUNT = 24

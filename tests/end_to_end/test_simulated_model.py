@@ -18,7 +18,7 @@ from runtimes import outputs
 
 from tflite_ptq4.converters.flatbuffer_model import parse
 from tflite_ptq4.converters.graph_editor import GraphEditor
-from tflite_ptq4.kernel_layout import along_outputs
+from tflite_ptq4.weights.kernel_layout import along_outputs
 
 NETWORKS = sorted(keras_networks.NETWORKS)
 LARGEST_SHARE_APART = 0.005

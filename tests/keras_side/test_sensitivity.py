@@ -16,16 +16,16 @@ from keras_networks import build, conv, images_for
 from tflite_ptq4 import LayerRule, QuantizationConfig
 from tflite_ptq4.graph import Node
 from tflite_ptq4.keras_side import sensitivity
-from tflite_ptq4.keras_side.array_calibration import calibrate
+from tflite_ptq4.keras_side.calibration.array_calibration import calibrate
 from tflite_ptq4.keras_side.execution import activate, linear, run_node
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize, rounds_after
-from tflite_ptq4.keras_side.layer_corrections import quantize_on_images
-from tflite_ptq4.keras_side.layerwise import quantize_layer_by_layer
+from tflite_ptq4.keras_side.layer_by_layer.layer_corrections import quantize_on_images
+from tflite_ptq4.keras_side.layer_by_layer.layerwise import quantize_layer_by_layer
 from tflite_ptq4.keras_side.lowering import lower
 from tflite_ptq4.keras_side.sensitivity import logit_tensors, measure_sensitivity
-from tflite_ptq4.layer_weights import LayerWeights
-from tflite_ptq4.planning import build_plan
+from tflite_ptq4.planning.planner import build_plan
 from tflite_ptq4.sensitivity import Sensitivity, weights_alone
+from tflite_ptq4.weights.layer_weights import LayerWeights
 
 PLAIN = QuantizationConfig(activation_bits=4, bias_correction=False, depthwise_weight_bits=4)
 CORRECTED = QuantizationConfig.preset("w4a4")

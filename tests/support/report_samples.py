@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from tflite_ptq4.distributions import Distribution, Prior
-from tflite_ptq4.report import QuantizationReport
-from tflite_ptq4.report_values import LayerRow
+from tflite_ptq4.report.quantization_report import QuantizationReport
+from tflite_ptq4.report.values import LayerRow
 from tflite_ptq4.sensitivity import Sensitivity
 
 VALUES = Distribution(

@@ -29,10 +29,10 @@ from tflite_ptq4.cli.console import message, number, percent, print_json, print_
 from tflite_ptq4.cli.files import check_images, images_from
 from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back
 from tflite_ptq4.errors import ConfigError, OutputError
+from tflite_ptq4.evaluation.runnable_models import read_model_file
 from tflite_ptq4.file_identifier import require_identifier
 from tflite_ptq4.litert import input_details, to_stored
 from tflite_ptq4.progress import track
-from tflite_ptq4.runnable_models import read_model_file
 
 _OF_A_DEVICE = ("serial", "benchmark_binary", "cool_down", "validate", "data", "keep")
 _MOST_OPERATORS = 8

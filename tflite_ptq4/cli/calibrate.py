@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
         model = load_model(arguments.model, arguments.framework)
         shapes = input_shapes(model)
         images = images_from(arguments.calibration, arguments, shapes, arguments.samples)
-        from tflite_ptq4.keras_side.array_calibration import calibrate
+        from tflite_ptq4.keras_side.calibration.array_calibration import calibrate
 
         statistics = calibrate(model, images.named(shapes), progress=partial(track, "Calibrating"))
     statistics.save(arguments.output)

@@ -22,12 +22,12 @@ from tflite_ptq4.cli.overlays import overlay
 from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back
 from tflite_ptq4.cli.tensorflow_start import import_tensorflow
 from tflite_ptq4.errors import ConfigError
+from tflite_ptq4.evaluation.model_comparison import LayerComparison, ModelComparison, compare_models
+from tflite_ptq4.evaluation.open_models import OpenModel, open_keras, open_tflite
+from tflite_ptq4.evaluation.runnable_models import read_model_file
 from tflite_ptq4.keras_side.load_model import check_model_file, load_model
-from tflite_ptq4.model_comparison import LayerComparison, ModelComparison, compare_models
 from tflite_ptq4.model_explorer import comparison_node_data
-from tflite_ptq4.open_models import OpenModel, open_keras, open_tflite
 from tflite_ptq4.progress import track
-from tflite_ptq4.runnable_models import read_model_file
 
 _NAMED = 12  # layers that are named in a line; JSON has them all
 

@@ -17,15 +17,15 @@ from tflite_ptq4.cli.files import check_images, images_from
 from tflite_ptq4.cli.model_files import common_input_shapes, is_tflite
 from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back
 from tflite_ptq4.cli.tensorflow_start import import_tensorflow
-from tflite_ptq4.evaluation import EvaluationRow, evaluate_models
-from tflite_ptq4.keras_side.load_model import bytes_on_disk, check_model_file, load_model
-from tflite_ptq4.progress import track
-from tflite_ptq4.runnable_models import (
+from tflite_ptq4.evaluation.model_evaluation import EvaluationRow, evaluate_models
+from tflite_ptq4.evaluation.runnable_models import (
     RunnableModel,
     keras_model,
     read_model_file,
     tflite_model,
 )
+from tflite_ptq4.keras_side.load_model import bytes_on_disk, check_model_file, load_model
+from tflite_ptq4.progress import track
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tflite_ptq4.cli.console import number, print_json, print_table
+from tflite_ptq4.evaluation.runnable_models import read_model_file
 from tflite_ptq4.file_inspection import ActivationTensor, FileReport, inspect_file
 from tflite_ptq4.file_inspection.weight_tensors import WeightTensor
-from tflite_ptq4.runnable_models import read_model_file
 
 
 def run(arguments: argparse.Namespace) -> None:

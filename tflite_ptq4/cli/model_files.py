@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from tflite_ptq4.errors import ModelError
+from tflite_ptq4.evaluation.runnable_models import read_model_file
 from tflite_ptq4.file_identifier import has_identifier
 from tflite_ptq4.input_shapes import Shape, size_text
-from tflite_ptq4.runnable_models import read_model_file
 
 
 class _TakesImages(Protocol):

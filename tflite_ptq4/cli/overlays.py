@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tflite_ptq4.cli.console import message
+from tflite_ptq4.evaluation.runnable_models import read_model_file
 from tflite_ptq4.model_explorer import NodeData, write_node_data
-from tflite_ptq4.runnable_models import read_model_file
 
 
 def overlay(folder: Path, measures: Iterable[NodeData], model: Path) -> None:

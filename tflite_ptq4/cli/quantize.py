@@ -24,7 +24,8 @@ from tflite_ptq4.cli.quantize_request import (
 from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back
 from tflite_ptq4.cli.tensorflow_start import give_memory_back, import_tensorflow
 from tflite_ptq4.config import QuantizationConfig
-from tflite_ptq4.evaluation import evaluate_models
+from tflite_ptq4.evaluation.model_evaluation import evaluate_models
+from tflite_ptq4.evaluation.runnable_models import keras_model, tflite_model
 from tflite_ptq4.image_data import ImageSet
 from tflite_ptq4.input_arrays import Images
 from tflite_ptq4.keras_side.load_model import (
@@ -33,10 +34,9 @@ from tflite_ptq4.keras_side.load_model import (
     load_model,
 )
 from tflite_ptq4.model_explorer import report_node_data
-from tflite_ptq4.planning import layers_to_quantize
+from tflite_ptq4.planning.planner import layers_to_quantize
 from tflite_ptq4.progress import track
-from tflite_ptq4.report_values import Outcome
-from tflite_ptq4.runnable_models import keras_model, tflite_model
+from tflite_ptq4.report.values import Outcome
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 
 if TYPE_CHECKING:
@@ -182,9 +182,9 @@ def _prepared(
     converted_beside: Callable[[LoweredModel], FloatFiles],
 ) -> tuple[LoweredModel, FloatFiles, CalibrationStatistics]:
     """Lower a model, begin to convert it in float, and gather its statistics if none are given."""
-    from tflite_ptq4.keras_side.array_calibration import traced_observation
+    from tflite_ptq4.keras_side.calibration.array_calibration import traced_observation
+    from tflite_ptq4.keras_side.calibration.model_observer import ModelObserver
     from tflite_ptq4.keras_side.lowering import lower
-    from tflite_ptq4.keras_side.model_observer import ModelObserver
 
     if statistics is not None:
         lowered = lower(model)

@@ -12,10 +12,10 @@ from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.keras_side.second_thread import SecondThread
 from tflite_ptq4.keras_side.sensitivity import measure_sensitivity
-from tflite_ptq4.planning import build_plan
-from tflite_ptq4.quantized_weights import quantize_weights
+from tflite_ptq4.planning.planner import build_plan
 from tflite_ptq4.sensitivity import Sensitivity
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
+from tflite_ptq4.weights.quantized_weights import quantize_weights
 
 
 class Sample(NamedTuple):

@@ -19,7 +19,6 @@ from tflite_ptq4.keras_side.integer_layers import (
 )
 from tflite_ptq4.keras_side.layer_of_node import keras_layer, kernel_of_layer
 from tflite_ptq4.keras_side.lowering import LoweredModel
-from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.numerics.hard_swish import hard_swish_codes
 from tflite_ptq4.numerics.leaky_relu import leaky_relu_codes
 from tflite_ptq4.numerics.prelu import prelu_codes
@@ -27,6 +26,7 @@ from tflite_ptq4.numerics.ranges import number_on_grid
 from tflite_ptq4.numerics.rsqrt import rsqrt_codes
 from tflite_ptq4.operator_rules import LEAST_SCALE_OF_TERM
 from tflite_ptq4.plan import QuantizationPlan
+from tflite_ptq4.weights.layer_weights import LayerWeights
 
 Names = Callable[[str], str]
 

@@ -23,8 +23,8 @@ from tflite_ptq4.keras_side.mixed_precision import (
 from tflite_ptq4.keras_side.primitives.primitive import Primitive, expand
 from tflite_ptq4.keras_side.tf_keras_models.twin import Twin, is_tf_keras
 from tflite_ptq4.keras_side.trace import Run, Trace, trace
-from tflite_ptq4.kernel_layout import along_outputs
 from tflite_ptq4.operator_rules import FUSED_ACTIVATIONS
+from tflite_ptq4.weights.kernel_layout import along_outputs
 
 
 @dataclass(frozen=True, eq=False)

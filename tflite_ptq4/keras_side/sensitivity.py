@@ -23,10 +23,10 @@ from tflite_ptq4.keras_side.image_batches import even_size
 from tflite_ptq4.keras_side.input_gradients import has_plain_gradient, input_gradient
 from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.keras_side.second_thread import SecondThread
-from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.plan import QuantizationPlan
 from tflite_ptq4.sensitivity import Sensitivity, random_signs, weights_alone
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
+from tflite_ptq4.weights.layer_weights import LayerWeights
 
 PARTS = ("weights", "activation")
 MOST_IMAGES = 64

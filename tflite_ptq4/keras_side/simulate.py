@@ -14,8 +14,8 @@ from tflite_ptq4.keras_side.layer_of_node import keras_layer, kernel_of_layer
 from tflite_ptq4.keras_side.lowering import LoweredModel
 from tflite_ptq4.keras_side.mixed_precision import float32_policy
 from tflite_ptq4.keras_side.unique_names import UniqueNames
-from tflite_ptq4.layer_weights import LayerWeights
 from tflite_ptq4.plan import QuantizationPlan
+from tflite_ptq4.weights.layer_weights import LayerWeights
 
 
 @float32_policy()

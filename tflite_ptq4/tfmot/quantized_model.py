@@ -19,12 +19,12 @@ from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.keras_side.float_files import FloatFiles
 from tflite_ptq4.keras_side.lowering import LoweredModel, lower
 from tflite_ptq4.keras_side.tf_keras_models.twin import Twin
-from tflite_ptq4.layer_weights import LayerWeights, hold_bias
 from tflite_ptq4.pipeline import QuantizedModel
 from tflite_ptq4.plan import LayerPlan, QuantizationPlan, record_fields
-from tflite_ptq4.report_rows import build_report
+from tflite_ptq4.report.rows import build_report
 from tflite_ptq4.tfmot.quantize_configs import Ptq4QuantizeConfig
 from tflite_ptq4.tfmot.quantizers import Ptq4ActivationQuantizer, Ptq4WeightQuantizer
+from tflite_ptq4.weights.layer_weights import LayerWeights, hold_bias
 
 
 def to_quantized_model(model: tf_keras.Model) -> QuantizedModel:

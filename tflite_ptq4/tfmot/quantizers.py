@@ -10,9 +10,9 @@ from tensorflow_model_optimization.quantization.keras import quantizers
 
 from tflite_ptq4.graph import Node
 from tflite_ptq4.keras_side.fake_quantization import fake_quantize
-from tflite_ptq4.kernel_layout import along_outputs, kernel_matrix
-from tflite_ptq4.layer_weights import LEAST_GRID_BITS, LayerWeights, weight_grid
 from tflite_ptq4.plan import TensorPlan, record_fields
+from tflite_ptq4.weights.kernel_layout import along_outputs, kernel_matrix
+from tflite_ptq4.weights.layer_weights import LEAST_GRID_BITS, LayerWeights, weight_grid
 
 
 class _FixedQuantizer(quantizers.Quantizer):

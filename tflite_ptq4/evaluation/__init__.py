@@ -1,0 +1,1 @@
+"""Models of any kind run on images, and held against labels and against one another."""

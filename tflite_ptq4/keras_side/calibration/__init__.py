@@ -1,0 +1,1 @@
+"""Gathering calibration statistics from runs of a Keras model, or from arrays of images."""

@@ -1,0 +1,1 @@
+"""Quantizing one layer after the other against the float network's output on images."""

@@ -1,0 +1,1 @@
+"""What came out of a quantization, layer by layer: rows, advice, and the page that shows them."""
