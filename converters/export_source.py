@@ -16,6 +16,7 @@ from tflite_ptq4.converters.schema import (
     MulOptionsT,
     OperatorT,
 )
+from tflite_ptq4.errors import TargetError
 from tflite_ptq4.float_file import FloatFile
 from tflite_ptq4.graph import LayerGraph, Node
 from tflite_ptq4.operator_rules import OutputScale
@@ -85,6 +86,7 @@ class FloatFileReader:
             self.editor.tensors[index].name = name.encode()
         self._assign_inner_operators(frozenset(reads))
         self._connect({index: self.index[name] for index, name in reads.items()})
+        self._refuse_states()
 
     def _has_other_scale(self, node: Node, name: str, read: str) -> bool:
         """Whether a tensor is quantized otherwise than the one that its operator reads."""
@@ -144,6 +146,18 @@ class FloatFileReader:
         # The sort is stable: inside a layer the order stays.
         operators.sort(key=lambda operator: order[id(self.node(operator))])
         self.original_operators: tuple[OperatorT, ...] = tuple(operators)
+
+    def _refuse_states(self) -> None:
+        """Raise for an operator that would begin a run with what the run before has left."""
+        for operator in self.original_operators:
+            if any(self.editor.tensors[i].isVariable for i in operator.inputs if i >= 0):
+                node = self.node(operator)
+                raise TargetError(
+                    "Every layer must answer an image alike whatever came before it. Received: "
+                    f"layer {node.name!r} ({node.layer_type}), which TFLiteConverter makes "
+                    f"{self.name(operator)} of, with a state that stays from one run to the next. "
+                    "Build the layer with unroll=True, or the model in Keras 3."
+                )
 
     def node(self, operator: OperatorT) -> Node | None:
         """The graph's operator that an operator of the file computes, or computes a part of."""

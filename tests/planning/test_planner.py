@@ -12,7 +12,8 @@ from tflite_ptq4 import LayerRule, ModelError, QuantizationConfig, StatisticsErr
 from tflite_ptq4.graph import LayerGraph
 from tflite_ptq4.operator_rules import OutputScale
 from tflite_ptq4.plan import QuantizationPlan
-from tflite_ptq4.planning.planner import build_plan, layers_to_quantize
+from tflite_ptq4.planning.layer_settings import layers_to_quantize
+from tflite_ptq4.planning.planner import build_plan
 from tflite_ptq4.sensitivity import Sensitivity
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics

@@ -34,7 +34,7 @@ from tflite_ptq4.keras_side.load_model import (
     load_model,
 )
 from tflite_ptq4.model_explorer import report_node_data
-from tflite_ptq4.planning.planner import layers_to_quantize
+from tflite_ptq4.planning.layer_settings import layers_to_quantize
 from tflite_ptq4.progress import track
 from tflite_ptq4.report.values import Outcome
 from tflite_ptq4.stats.calibration_statistics import CalibrationStatistics

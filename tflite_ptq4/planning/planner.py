@@ -34,6 +34,7 @@ from tflite_ptq4.planning.bit_budgets import (
 from tflite_ptq4.planning.channel_bits import allocated_activation_bits, allocated_weight_bits
 from tflite_ptq4.planning.clipping import choose_clip, step_range
 from tflite_ptq4.planning.integer_region import integer_operators, scale_sources
+from tflite_ptq4.planning.layer_settings import settings_by_layer
 from tflite_ptq4.planning.network_positions import end_layers, leaves_the_network, weighted_readers
 from tflite_ptq4.sensitivity import Sensitivity
 from tflite_ptq4.stats.tensor_statistics import TensorStatistics
@@ -83,33 +84,6 @@ def build_plan(
     )
 
 
-def layers_to_quantize(graph: LayerGraph, config: QuantizationConfig) -> tuple[str, ...]:
-    """The layers whose weights a plan is going to quantize, known before any statistics.
-
-    Args:
-        graph: the lowered model.
-        config: the choices.
-    """
-    settings = _layer_settings(graph, config)
-    return tuple(node.name for node in graph.weighted_nodes if settings[node.name].quantize)
-
-
-def _layer_settings(graph: LayerGraph, config: QuantizationConfig) -> dict[str, LayerSettings]:
-    """What the config says of each operator."""
-    first, last = end_layers(graph)
-    return {
-        node.name: config.for_layer(
-            node.name,
-            node.layer_type,
-            first=node.name in first,
-            last=node.name in last,
-            depthwise=node.kind == "depthwise_conv2d",
-            signed_output=node.output not in graph.nonnegative,
-        )
-        for node in graph.nodes
-    }
-
-
 class _Planner:
     """Holds what the decisions of one plan share."""
 
@@ -122,7 +96,7 @@ class _Planner:
     ) -> None:
         self.graph, self.statistics, self.config = graph, statistics, config
         self.first, self.last = end_layers(graph)
-        self.settings = _layer_settings(graph, config)
+        self.settings = settings_by_layer(graph, config)
         self.quantized = integer_operators(graph, self.settings)
         self.quantized_tensors = tuple(
             name for name in graph.tensors if self._touches_integers(name)
