@@ -230,6 +230,7 @@ def quantize_lowered(
             f"Received: statistics of {statistics.fingerprint}, while {name!r} is "
             f"{lowered.graph.fingerprint}. Calibrate this model."
         )
+    given = None
     if images is None:
         config = config.without_images()
     else:
@@ -238,6 +239,8 @@ def quantize_lowered(
         sizes = {name: array.shape[1:] for name, array in zip(names, arrays, strict=True)}
         lowered = at_sizes(lowered, sizes)
         corrected_on = images_for(arrays, config.effort, varied=config.varied_images)
+        given = arrays if sensitivity else None
+        del arrays  # decoded photographs take as much memory as the corrections
     ranking = None
     if images is not None:
         shown = step("Ranking layers")
@@ -249,11 +252,11 @@ def quantize_lowered(
         shown = step("Quantizing")
         weights, sqnr = quantize_layer_by_layer(lowered, plan, corrected_on, progress=shown)
     measured = {}
-    if sensitivity and images is not None:
+    if given is not None:
         from tflite_ptq4.keras_side.sensitivity import measure_sensitivity
 
         shown = step("Measuring layers")
-        measured = measure_sensitivity(lowered, plan, weights, statistics, arrays, progress=shown)
+        measured = measure_sensitivity(lowered, plan, weights, statistics, given, progress=shown)
     return QuantizedModel(
         plan=plan,
         weights=weights,
