@@ -65,18 +65,22 @@ def second_order_rounding(
     limit = _grid_limit(bits, weight)
     order = _descending_energy(second_moment)
     feedback = _feedback(moment, order)
+    del moment  # of a wide layer it takes more memory than the kernel
     steps = weight / _checked_scale(scale, weight)[:, None, :]
-    steps = np.take_along_axis(steps, order[:, :, None], axis=1)
-    q, error = np.empty_like(steps), np.empty_like(steps)
-    for start in range(0, steps.shape[1], _BLOCK):
+    # What is left to be rounded, and of what has been rounded the error.
+    left = np.take_along_axis(steps, order[:, :, None], axis=1)
+    del steps
+    q = np.empty(left.shape, np.int32)
+    for start in range(0, left.shape[1], _BLOCK):
         block = slice(start, start + _BLOCK)
-        wanted = steps[:, block] + feedback[:, block, :start] @ error[:, :start]
+        wanted = left[:, block] + feedback[:, block, :start] @ left[:, :start]
         for k in range(start, start + wanted.shape[1]):
-            carried = feedback[:, k, None, start:k] @ error[:, start:k]
-            q[:, k] = np.clip(np.rint(wanted[:, k - start] + carried[:, 0]), -limit, limit)
-            error[:, k] = steps[:, k] - q[:, k]
-    rounded = np.empty(q.shape, np.int32)
-    np.put_along_axis(rounded, order[:, :, None], q.astype(np.int32), axis=1)
+            carried = feedback[:, k, None, start:k] @ left[:, start:k]
+            nearest = np.clip(np.rint(wanted[:, k - start] + carried[:, 0]), -limit, limit)
+            q[:, k] = nearest
+            left[:, k] -= nearest
+    rounded = np.empty_like(q)
+    np.put_along_axis(rounded, order[:, :, None], q, axis=1)
     return rounded
 
 
@@ -228,7 +232,7 @@ def _feedback(moment: np.ndarray, order: np.ndarray) -> np.ndarray:
             f"Received: shape {moment.shape}, of which a group is not. "
             "Increase `damping`, or accumulate the moment in float64."
         ) from error
-    del arranged  # of a wide layer it takes more memory than the kernel
+    del arranged
     lower /= np.diagonal(lower, axis1=1, axis2=2)[:, None, :].copy()
     return np.ascontiguousarray(lower.swapaxes(1, 2)[:, ::-1, ::-1])
 
