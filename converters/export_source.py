@@ -139,6 +139,8 @@ class FloatFileReader:
         """Let operators read what others write, and put them in the order of the graph."""
         order = {id(node): position for position, node in enumerate(self.source.graph.nodes)}
         operators = [op for op in self.editor.graph.operators if self.node(op) is not None]
+        for flat, whole in self._without_batch_axis().items():
+            place[flat] = place.get(whole, whole)
         for operator in operators:
             operator.inputs = np.asarray(
                 [place.get(int(index), int(index)) for index in operator.inputs], dtype=np.int32
@@ -146,6 +148,26 @@ class FloatFileReader:
         # The sort is stable: inside a layer the order stays.
         operators.sort(key=lambda operator: order[id(self.node(operator))])
         self.original_operators: tuple[OperatorT, ...] = tuple(operators)
+
+    def _without_batch_axis(self) -> dict[int, int]:
+        """What additions read with leading axes of length one left out, and what they are left of.
+
+        The converter saves broadcasting an axis that way, of which several images would need it.
+        """
+        found = {}
+        for operator in self.editor.graph.operators:
+            if self.editor.builtin_code(operator) != BuiltinOperator.RESHAPE:
+                continue
+            whole, flat = int(operator.inputs[0]), int(operator.outputs[0])
+            long, short = (self.editor.tensors[index].shape.tolist() for index in (whole, flat))
+            readers = [op for op in self.editor.graph.operators if flat in op.inputs]
+            if (
+                not self.is_result(operator)
+                and long == [1] * (len(long) - len(short)) + short
+                and {self.editor.builtin_code(op) for op in readers} == {BuiltinOperator.ADD}
+            ):
+                found[flat] = whole
+        return found
 
     def _refuse_states(self) -> None:
         """Raise for an operator that would begin a run with what the run before has left."""

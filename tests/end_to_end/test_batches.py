@@ -39,6 +39,15 @@ def squeeze_and_excitation() -> keras.Model:
     return keras.Model(inputs, layers.Conv2D(3, 3)(layers.Multiply()([x, gate])))
 
 
+def broadcast_sums() -> keras.Model:
+    """Additions whose second term the converter flattens: [1, 1, 1, 8] and [1, 4]."""
+    inputs, x = stem()
+    mean = layers.Conv2D(8, 1)(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(6, 3)(layers.Add()([x, mean])))
+    terms = [layers.Dense(4)(x), layers.Dense(4, activation="relu")(x)]
+    return keras.Model(inputs, layers.Dense(3)(layers.Average()([layers.Add()(terms), *terms])))
+
+
 def depth_to_space() -> keras.Model:
     inputs, x = stem(12)
     return keras.Model(inputs, layers.Conv2D(2, 3)(ops.depth_to_space(x, 2)))
@@ -59,10 +68,14 @@ def transposed() -> keras.Model:
 
 LOCAL = {
     build.__name__: build
-    for build in (reshapes, squeeze_and_excitation, depth_to_space, one_dimensional, transposed)
+    for build in (
+        *(reshapes, squeeze_and_excitation, broadcast_sums, depth_to_space),
+        *(one_dimensional, transposed),
+    )
 }
 NETWORKS = (
-    *("reshapes", "squeeze_and_excitation", "depth_to_space", "one_dimensional"),
+    *("reshapes", "squeeze_and_excitation", "broadcast_sums", "depth_to_space"),
+    *("one_dimensional",),
     *("dense_after_flatten", "dense_on_images", "concatenate_flat", "concatenate_requantized"),
     *("several_inputs", "several_outputs", "pools", "zero_padding", "softmax_classifier"),
     *("float_branch", "lambda_in_the_middle"),
