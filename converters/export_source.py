@@ -160,12 +160,10 @@ class FloatFileReader:
                 continue
             whole, flat = int(operator.inputs[0]), int(operator.outputs[0])
             long, short = (self.editor.tensors[index].shape.tolist() for index in (whole, flat))
-            readers = [op for op in self.editor.graph.operators if flat in op.inputs]
-            if (
-                not self.is_result(operator)
-                and long == [1] * (len(long) - len(short)) + short
-                and {self.editor.builtin_code(op) for op in readers} == {BuiltinOperator.ADD}
-            ):
+            if self.is_result(operator) or long != [1] * (len(long) - len(short)) + short:
+                continue
+            readers = (op for op in self.editor.graph.operators if flat in op.inputs)
+            if {self.editor.builtin_code(op) for op in readers} == {BuiltinOperator.ADD}:
                 found[flat] = whole
         return found
 

@@ -9,16 +9,6 @@ from tflite_ptq4.converters import ExportSource, export
 from tflite_ptq4.errors import TargetError
 
 
-@pytest.fixture(scope="module")
-def source() -> ExportSource:
-    return exported("residual", "w4a8").source()
-
-
-@pytest.fixture(scope="module")
-def per_channel_source() -> ExportSource:
-    return exported("residual", "paper_w4a4").source()
-
-
 @pytest.mark.parametrize("target", ["int8", "", "INT8_CONTAINER"])
 def test_an_unknown_target_is_refused(source: ExportSource, target: str) -> None:
     with pytest.raises(TargetError, match=r"must be one of .*int8_container.*Received: "):

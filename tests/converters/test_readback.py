@@ -17,16 +17,6 @@ from tflite_ptq4.converters.schema import ModelT, TensorT, TensorType
 from tflite_ptq4.errors import ReadbackError
 
 
-@pytest.fixture(scope="module")
-def source() -> ExportSource:
-    return exported("residual", "w4a8").source()
-
-
-@pytest.fixture(scope="module")
-def per_channel_source() -> ExportSource:
-    return exported("residual", "paper_w4a4").source()
-
-
 def tensor(model: ModelT, ending: str) -> TensorT:
     return next(t for t in model.subgraphs[0].tensors if t.name.endswith(ending.encode()))
 

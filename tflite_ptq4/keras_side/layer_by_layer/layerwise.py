@@ -136,7 +136,6 @@ class _SideBySide:
         if node.kind == "float":
             float_run.result()  # a layer of the user's own may not bear two threads
         coded = [self._coded[name] for name in node.inputs]
-        run = self._in_float(node)
         size = self._size([*node.inputs, *node.outputs])
         if node.rule.weighted and self.plan.layer(node.name).quantized:
             name = node.inputs[0]
@@ -149,6 +148,8 @@ class _SideBySide:
                 node, self.plan, *batches, share=self._beside.share
             )
             run = self._with_weights(node)
+        else:
+            run = self._in_float(node)
         if node.output in self._derived:
             rounding = self._rounding(node)
             self._coded[node.output] = self._derived_values(

@@ -27,29 +27,9 @@ _FUNCTIONS: dict[str, Callable] = {
 }
 
 
-@expands(layers.Add)
-def _add(call: Call) -> list[Primitive]:
-    return _chain(call, "add")
-
-
-@expands(layers.Subtract)
-def _subtract(call: Call) -> list[Primitive]:
-    return _chain(call, "subtract")
-
-
-@expands(layers.Multiply)
-def _multiply(call: Call) -> list[Primitive]:
-    return _chain(call, "multiply")
-
-
-@expands(layers.Maximum)
-def _maximum(call: Call) -> list[Primitive]:
-    return _chain(call, "maximum")
-
-
-@expands(layers.Minimum)
-def _minimum(call: Call) -> list[Primitive]:
-    return _chain(call, "minimum")
+@expands(layers.Add, layers.Subtract, layers.Multiply, layers.Maximum, layers.Minimum)
+def _join(call: Call) -> list[Primitive]:
+    return _chain(call, type(call.operation).__name__.lower())
 
 
 def _chain(call: Call, kind: str) -> list[Primitive]:
