@@ -238,19 +238,20 @@ def quantize_lowered(
         arrays = finite_arrays(dict(zip(names, lowered.trace.unpack(images), strict=True)))
         sizes = {name: array.shape[1:] for name, array in zip(names, arrays, strict=True)}
         lowered = at_sizes(lowered, sizes)
-        corrected_on = images_for(arrays, config.effort, varied=config.varied_images)
+        corrected_on = [images_for(arrays, config.effort, varied=config.varied_images)]
         given = arrays if sensitivity else None
         del arrays  # decoded photographs take as much memory as the corrections
     ranking = None
     if images is not None:
         shown = step("Ranking layers")
-        ranking = measured_for_budgets(lowered, statistics, config, corrected_on, progress=shown)
+        ranking = measured_for_budgets(lowered, statistics, config, corrected_on[0], progress=shown)
     plan = build_plan(lowered.graph, statistics, config, ranking)
     if images is None:
         weights, sqnr = quantize_weights(lowered.graph, plan, statistics), {}
     else:
         shown = step("Quantizing")
-        weights, sqnr = quantize_layer_by_layer(lowered, plan, corrected_on, progress=shown)
+        # Handed over, as both networks keep the images in fewer bytes.
+        weights, sqnr = quantize_layer_by_layer(lowered, plan, corrected_on.pop(), progress=shown)
     measured = {}
     if given is not None:
         from tflite_ptq4.keras_side.sensitivity import measure_sensitivity

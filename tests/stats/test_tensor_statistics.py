@@ -128,7 +128,8 @@ def test_weights_by_hand():
     [(1, "int16"), (32_767, "int16"), (32_768, "int32"), (2**31 - 1, "int32"), (2**31, "int64")],
 )
 def test_histograms_are_as_narrow_as_their_counts(count: int, dtype: str):
-    one = vars(TensorStatistics.from_array(np.ones((1, 1))))
+    ones = TensorStatistics.from_array(np.ones((1, 1)))
+    one = {field.name: getattr(ones, field.name) for field in fields(ones)}
     many = {
         name: one[name].astype(np.int64) * count
         for name in ("count", "positive_count", "histogram")
@@ -245,3 +246,12 @@ def test_equality_sees_every_field():
     assert stats == TensorStatistics.from_array(np.array([[2.0], [1.0]]))
     assert stats != replace(stats, positive_mean=stats.positive_mean + 1)
     assert stats != "statistics"
+
+
+def test_bins_that_no_channel_fills_take_no_memory():
+    """One value in each of 3 channels, in 2 bins: 3 x 2 counts are kept, not 3 x 1025."""
+    stats = TensorStatistics.from_array(np.array([[1.0, 1.0, -4.0]]))
+    kept = [value for value in vars(stats).values() if value.ndim == 2]
+    assert [value.shape for value in kept] == [(3, 2)]
+    assert np.count_nonzero(stats.histogram) == 3
+    assert stats.histogram.sum(axis=1).tolist() == [1, 1, 1]

@@ -37,7 +37,8 @@ class LoweredModel:
         follow: gives that form the weights that the user's model has now.
         runs: for each node without weights, how to run it on tensors.
         symbolic_runs: the same on symbolic tensors, given a name for the copied layer.
-        primitives: the model as the user wrote it, one primitive at a time, for calibration.
+        primitives: the model as the user wrote it, one primitive at a time, for calibration; the
+            weights are only in the graph.
         taps: for each tensor of the graph the tensor of the primitives that it stands for.
         alias: for each tensor of the primitives the tensor of the graph that it became.
         trace: the model's calls, and the structure of its inputs and outputs.
@@ -180,7 +181,8 @@ class _Lowering:
             graph=graph,
             runs=self.runs,
             symbolic_runs=self.symbolic_runs,
-            primitives=self.primitives,
+            # They run on the weights of the user's layers: what the graph holds are copies.
+            primitives=tuple(replace(p, kernel=None, bias=None) for p in self.primitives),
             taps=self.taps,
             alias=self.alias,
             trace=self.trace,

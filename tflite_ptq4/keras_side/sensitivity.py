@@ -31,7 +31,7 @@ from tflite_ptq4.weights.layer_weights import LayerWeights
 PARTS = ("weights", "activation")
 MOST_IMAGES = 64
 SAMPLES = 128  # images times probes: the relative deviation of a result is sqrt(2 / 128), or 0.5 dB
-ELEMENTS_OF_ALL_TENSORS = 1 << 25  # in a batch: 128 MiB
+ELEMENTS_OF_ALL_TENSORS = 1 << 24  # in a batch: 64 MiB
 
 
 def measure_sensitivity(

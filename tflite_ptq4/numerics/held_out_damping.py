@@ -45,9 +45,10 @@ def held_out_damping(
     errors = dict.fromkeys(dampings, 0.0)
     for damping in dampings:
         for part, moment in enumerate(parts):
-            rounded = second_order_rounding(weight, moment, scale, bits, damping)
-            missed = weight - scale[:, None, :] * rounded
+            missed = scale[:, None, :] * second_order_rounding(weight, moment, scale, bits, damping)
+            np.subtract(weight, missed, out=missed)
             for other, held_out in enumerate(parts):
                 if other != part:
                     errors[damping] += float(output_error(missed, held_out).sum())
+            del missed  # of a wide layer it takes much memory
     return min(errors, key=errors.__getitem__)

@@ -89,12 +89,11 @@ def held_out_ridge(
     changes = {np.inf: 0.0}
     # float32 is enough to tell the candidates apart, and takes half the time and memory.
     missing = [_unexplained(weight, *part).astype(np.float32) for part in parts]
-    moments = [second_moment.astype(np.float32) for second_moment, _ in parts]
+    moments = [second_moment.astype(np.float32, copy=False) for second_moment, _ in parts]
     for ridge in ridges:
         changes[ridge] = 0.0
         for part in range(len(parts)):
-            regularised = damped_moment(parts[part][0], ridge).astype(np.float32)
-            change = _solved(regularised, missing[part])
+            change = _solved(damped_moment(parts[part][0], ridge).astype(np.float32), missing[part])
             for other in set(range(len(parts))) - {part}:
                 changes[ridge] += float(np.sum(change * (moments[other] @ change)))
                 changes[ridge] -= 2.0 * float(np.sum(change * missing[other]))

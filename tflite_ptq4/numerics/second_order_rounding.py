@@ -60,12 +60,9 @@ def second_order_rounding(
 
     Source: arXiv 2210.17323, section 3.
     """
-    moment = damped_moment(second_moment, damping)
-    weight = checked_kernel(weight, moment)
+    order, feedback = _feedback(second_moment, damping)
+    weight = checked_kernel(weight, feedback)
     limit = _grid_limit(bits, weight)
-    order = _descending_energy(second_moment)
-    feedback = _feedback(moment, order)
-    del moment  # of a wide layer it takes more memory than the kernel
     steps = weight / _checked_scale(scale, weight)[:, None, :]
     # What is left to be rounded, and of what has been rounded the error.
     left = np.take_along_axis(steps, order[:, :, None], axis=1)
@@ -183,7 +180,8 @@ def damped_moment(second_moment: np.ndarray, damping: float) -> np.ndarray:
     moment = _checked_moment(second_moment)
     energy = np.diagonal(moment, axis1=1, axis2=2)
     varies = energy > 0
-    damped = np.where(varies[:, :, None] & varies[:, None, :], moment, 0.0)
+    damped = moment.copy()
+    damped[~(varies[:, :, None] & varies[:, None, :])] = 0.0
     diagonal = np.arange(moment.shape[1])
     added = damping * energy.mean(axis=1, keepdims=True)
     damped[:, diagonal, diagonal] = np.where(varies, energy + added, 1.0)
@@ -218,28 +216,31 @@ def checked_kernel(weight: np.ndarray, second_moment: np.ndarray) -> np.ndarray:
     return weight
 
 
-def _feedback(moment: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return U^T of H = U D U^T in the given order; only j < k of [G, k, j] is meaningful."""
+def _feedback(second_moment: np.ndarray, damping: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the order of the inputs and U^T of H = U D U^T in that order.
+
+    Only j < k of [G, k, j] is meaningful.
+    """
+    moment = damped_moment(second_moment, damping)
+    energy = np.diagonal(second_moment, axis1=1, axis2=2)
+    order = np.argsort(-energy, axis=1, kind="stable")
     # Cholesky gives lower times upper. Upper times lower is the same of the reversed order.
-    last_first = order[:, ::-1]
-    arranged = np.take_along_axis(moment, last_first[:, :, None], axis=1)
-    arranged = np.take_along_axis(arranged, last_first[:, None, :], axis=2)
+    arranged = np.empty_like(moment)
+    for group, last_first in enumerate(order[:, ::-1]):
+        rows = moment[group].take(last_first, axis=0)
+        rows.take(last_first, axis=1, out=arranged[group], mode="clip")  # "raise" would buffer
+    del moment, rows  # of a wide layer each takes more memory than the kernel
     try:
         lower = np.linalg.cholesky(arranged)
     except np.linalg.LinAlgError as error:
         raise DataError(
             "`second_moment` must be positive definite after damping. "
-            f"Received: shape {moment.shape}, of which a group is not. "
+            f"Received: shape {arranged.shape}, of which a group is not. "
             "Increase `damping`, or accumulate the moment in float64."
         ) from error
     del arranged
     lower /= np.diagonal(lower, axis1=1, axis2=2)[:, None, :].copy()
-    return np.ascontiguousarray(lower.swapaxes(1, 2)[:, ::-1, ::-1])
-
-
-def _descending_energy(second_moment: np.ndarray) -> np.ndarray:
-    energy = np.diagonal(np.asarray(second_moment, np.float64), axis1=1, axis2=2)
-    return np.argsort(-energy, axis=1, kind="stable")
+    return order, np.ascontiguousarray(lower.swapaxes(1, 2)[:, ::-1, ::-1])
 
 
 def _grid_limit(bits: int | np.ndarray, weight: np.ndarray) -> np.ndarray:

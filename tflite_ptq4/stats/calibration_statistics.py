@@ -7,7 +7,7 @@ import os
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -112,8 +112,7 @@ class CalibrationStatistics(Mapping[str, TensorStatistics]):
             OutputError: the file could not be written; an older file there is unchanged.
         """
         tensors = list(self.values())
-        histogram = _concatenated(tensors, "histogram").ravel()
-        occupied = np.flatnonzero(histogram)
+        position, count = _occupied(tensors)
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
@@ -123,8 +122,8 @@ class CalibrationStatistics(Mapping[str, TensorStatistics]):
             fingerprint=np.array(self.fingerprint),
             names=np.array(list(self), dtype=np.str_),
             channels=np.array([tensor.channels for tensor in tensors], dtype=np.int64),
-            histogram_position=occupied,
-            histogram_count=histogram[occupied],
+            histogram_position=position,
+            histogram_count=count,
             **{name: _concatenated(tensors, name) for name in _ROW_FIELDS},
         )
         write_bytes(path, buffer.getvalue())
@@ -192,29 +191,49 @@ def _parsed(arrays: Mapping[str, NDArray[np.generic]]) -> CalibrationStatistics:
         raise ValueError("its tensor names and channel numbers do not fit together")
     if any(arrays[field].shape != (rows,) for field in _ROW_FIELDS):
         raise ValueError("its arrays do not have one entry per channel")
-    columns = {field: arrays[field] for field in _ROW_FIELDS}
-    columns["histogram"] = _dense_histogram(
-        arrays["histogram_position"], arrays["histogram_count"], rows
-    )
     ends = np.cumsum(channels)
+    histograms = _histograms(arrays["histogram_position"], arrays["histogram_count"], ends)
+    tensors = {}
+    for name, size, end in zip(names, channels, ends, strict=True):
+        part = {field: arrays[field][end - size : end] for field in _ROW_FIELDS}
+        tensors[name] = TensorStatistics(**part, histogram=next(histograms))
     return CalibrationStatistics(
-        images=arrays["images"].item(),
-        fingerprint=arrays["fingerprint"].item(),
-        tensors={
-            name: TensorStatistics(**{key: a[end - size : end] for key, a in columns.items()})
-            for name, size, end in zip(names, channels, ends, strict=True)
-        },
+        images=arrays["images"].item(), fingerprint=arrays["fingerprint"].item(), tensors=tensors
     )
 
 
-def _dense_histogram(
-    position: NDArray[np.generic], count: NDArray[np.generic], rows: int
-) -> NDArray[np.int64]:
-    histogram = np.zeros(rows * BIN_COUNT, dtype=np.int64)
+def _occupied(
+    tensors: Iterable[TensorStatistics],
+) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
+    """The bins that are not empty, numbered through all tensors, and the counts in them."""
+    empty = TensorStatistics.empty(0).histogram
+    positions, counts, before = [np.empty(0, np.int64)], [empty.ravel()], 0
+    for tensor in tensors:
+        histogram = tensor.histogram.ravel()
+        position = np.flatnonzero(histogram)
+        positions.append(before + position)
+        counts.append(histogram[position])
+        before += histogram.size
+    return np.concatenate(positions), np.concatenate(counts)
+
+
+def _histograms(
+    position: NDArray[np.generic], count: NDArray[np.generic], ends: NDArray[np.int64]
+) -> Iterator[NDArray[np.integer]]:
+    """From what `_occupied` returned to the histograms, of tensors whose channels end at `ends`."""
+    bins = BIN_COUNT * int(ends[-1]) if len(ends) else 0
     if position.shape != count.shape or (position < 0).any() or (np.diff(position) <= 0).any():
         raise ValueError("its histogram positions are not ascending, one for each count")
-    histogram[position] = count
-    return histogram.reshape(rows, BIN_COUNT)
+    if (position >= bins).any():
+        raise ValueError(f"its histogram positions go beyond the bounds of its {bins} bins")
+    first = 0
+    for end in ends:
+        last = int(end) * BIN_COUNT
+        here = slice(*np.searchsorted(position, [first, last]))
+        histogram = np.zeros(last - first, count.dtype)
+        histogram[position[here] - first] = count[here]
+        yield histogram.reshape(-1, BIN_COUNT)
+        first = last
 
 
 def _concatenated(tensors: list[TensorStatistics], field: str) -> NDArray[np.generic]:

@@ -14,6 +14,30 @@ _INTEGER_FIELDS = ("count", "positive_count", "histogram")
 _NEXT_STEP = "Gather the statistics again, or check that the shards come from this package."
 
 
+class _OccupiedBins:
+    """A field that is read as a whole histogram, and kept without the bins that all channels miss.
+
+    Activations lie in a fifth of the bins, and histograms take most of the memory of statistics.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._bins, self._counts = f"_{name}_bins", f"_{name}_counts"
+
+    def __get__(self, record: TensorStatistics | None, owner: type) -> NDArray[np.integer]:
+        if record is None:  # a dataclass looks for a default value
+            raise AttributeError("a histogram has no default")
+        counts = getattr(record, self._counts)
+        histogram = np.zeros((len(counts), BIN_COUNT), counts.dtype)
+        histogram[:, getattr(record, self._bins)] = counts
+        return _read_only(histogram)
+
+    def __set__(self, record: TensorStatistics, value: ArrayLike) -> None:
+        histogram = _stored("histogram", value, (np.size(record.count), BIN_COUNT))
+        bins = np.flatnonzero(histogram.any(axis=0))
+        vars(record)[self._bins] = bins
+        vars(record)[self._counts] = np.ascontiguousarray(histogram[:, bins])
+
+
 @dataclass(frozen=True, eq=False)
 class TensorStatistics:
     """Count, range, moments and histogram of each of the C channels of a tensor.
@@ -32,8 +56,8 @@ class TensorStatistics:
         positive_count: int64 [C], values x > 0.
         positive_mean: float64 [C], E[x | x > 0], 0 where there are none.
         positive_m2: float64 [C], sum of (x - positive_mean)^2 over x > 0.
-        histogram: int16, int32 or int64 [C, BIN_COUNT], the narrowest that holds it, as histograms
-            take most of the memory; see `tflite_ptq4.stats.histogram`. A row sums to `count`.
+        histogram: int16, int32 or int64 [C, BIN_COUNT], the narrowest that holds it, made anew each
+            time it is read; see `tflite_ptq4.stats.histogram`. A row sums to `count`.
     """
 
     count: NDArray[np.int64]
@@ -44,22 +68,22 @@ class TensorStatistics:
     positive_count: NDArray[np.int64]
     positive_mean: NDArray[np.float64]
     positive_m2: NDArray[np.float64]
-    histogram: NDArray[np.integer]
+    histogram: NDArray[np.integer] = _OccupiedBins()  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         """Convert to the stored types, and refuse what no tensor can have."""
-        channels = np.size(self.count)
         for field in fields(self):
-            shape = (channels, BIN_COUNT) if field.name == "histogram" else (channels,)
-            array = _stored(field.name, getattr(self, field.name), shape)
-            object.__setattr__(self, field.name, array)
+            if field.name != "histogram":
+                array = _stored(field.name, getattr(self, field.name), (np.size(self.count),))
+                object.__setattr__(self, field.name, array)
         self._check_values()
 
     def _check_values(self) -> None:
         seen = self.count > 0
-        _require((self.count >= 0).all() and (self.histogram >= 0).all(), "counts must be >= 0")
+        histogram = self.histogram
+        _require((self.count >= 0).all() and (histogram >= 0).all(), "counts must be >= 0")
         _require(
-            bool(np.array_equal(self.histogram.sum(axis=1), self.count)),
+            bool(np.array_equal(histogram.sum(axis=1), self.count)),
             "every row of the histogram must sum to the channel's count",
         )
         _require(
@@ -229,8 +253,9 @@ class TensorStatistics:
         split_row, split_bin = np.nonzero((low < 0) & (high > 0))
         below, above = low[split_row, split_bin], high[split_row, split_bin]
         distance[split_row, split_bin] = (below**2 + above**2) / (2 * (above - below))
-        distance[self.histogram == 0] = 0.0
-        return _ratio((self.histogram * distance).sum(axis=1), self.count)
+        histogram = self.histogram
+        distance[histogram == 0] = 0.0
+        return _ratio((histogram * distance).sum(axis=1), self.count)
 
 
 def _pooled(
@@ -294,9 +319,13 @@ def _stored(name: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.g
     if name == "histogram":
         lowest = min(int(array.min(initial=0)), -int(array.max(initial=0)) - 1)
         dtype = np.promote_types(np.min_scalar_type(lowest), np.int16)
-    stored = array.astype(dtype, copy=False).view()
-    stored.flags.writeable = False
-    return stored
+    return _read_only(array.astype(dtype, copy=False))
+
+
+def _read_only(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _require(condition: bool | np.bool_, rule: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tensorflow as tf
@@ -26,20 +26,25 @@ class InputMoments:
 
     Attributes:
         coded: float64 [g, n, n], E[x_q x_q^T] of the quantized input.
-        cross: float64 [g, n, c], E[x_q y^T] with y the float layer's output.
-        parts: the same two of every other part of the images, and of the rest; empty where one
-            part is all that there is.
+        cross: float64 [g, n, c], E[x_q y^T] with y the float layer's output; None after the refit.
+        parts: float32, the same two of every other part of the images, and of the rest; empty
+            where one part is all that there is.
         coded_mean: float64 [g, n], E x_q.
         output_mean: float64 [g, c], E y, y without the bias.
         output_variance: float64 [g, c].
     """
 
     coded: NDArray[np.float64]
-    cross: NDArray[np.float64]
-    parts: tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]
+    cross: NDArray[np.float64] | None
+    parts: tuple[tuple[NDArray[np.float32], NDArray[np.float32] | None], ...]
     coded_mean: NDArray[np.float64]
     output_mean: NDArray[np.float64]
     output_variance: NDArray[np.float64]
+
+    def without_cross(self) -> InputMoments:
+        """Return what is needed after the refit, as of a wide layer `cross` takes much memory."""
+        parts = tuple((coded, None) for coded, _ in self.parts)
+        return replace(self, cross=None, parts=parts)
 
 
 def input_moments(
@@ -89,13 +94,17 @@ def input_moments(
     ]
     found = list(share(sums, pieces))
     parts = [sum(found[:PIECES], _Sums()), sum(found[PIECES:], _Sums())]
+    del found  # of a wide layer all of them take much memory
     whole = parts[0] + parts[1]
     of_exact, of_coded = (_along_taps(shift, blocks) for shift in shifts)
-    separate = all(part.count for part in parts)
-    centred = tuple(part.centred(of_coded) for part in parts) if separate else ()
+    centred = []
+    if all(part.count for part in parts):
+        while parts:
+            coded_part, cross_part = parts.pop(0).centred(of_coded)
+            centred.append((coded_part.astype(np.float32), cross_part.astype(np.float32)))
     return InputMoments(
         *whole.centred(of_coded),
-        parts=centred,
+        parts=tuple(centred),
         coded_mean=whole.mean("z") + of_coded,
         output_mean=whole.mean("y") + np.einsum("gn,gnc->gc", of_exact, blocks),
         output_variance=np.maximum(whole.mean("yy") - whole.mean("y") ** 2, 0.0),
@@ -125,7 +134,9 @@ class _Sums:
 
     def mean(self, name: str) -> NDArray[np.float64]:
         """One of the sums over the count."""
-        return self.values[name].numpy().astype(np.float64) / self.count
+        mean = self.values[name].numpy().astype(np.float64)
+        mean /= self.count
+        return mean
 
     def __add__(self, other: _Sums) -> _Sums:
         """Return the sums over the patches of both."""
@@ -143,8 +154,9 @@ class _Sums:
             shift: float64 [g, n], by which z lies below the input.
         """
         z_mean, y_mean = self.mean("z"), self.mean("y")
-        coded = self.mean("zz") - z_mean[:, :, None] * z_mean[:, None, :]
-        cross = self.mean("zy") - z_mean[:, :, None] * y_mean[:, None, :]
+        coded, cross = self.mean("zz"), self.mean("zy")
+        coded -= z_mean[:, :, None] * z_mean[:, None, :]
+        cross -= z_mean[:, :, None] * y_mean[:, None, :]
         variance = np.einsum("gnn->gn", coded)
         power = variance + (z_mean + shift) ** 2
         lost = np.maximum(z_mean**2 * RESOLUTION, NEGLIGIBLE_POWER)

@@ -103,6 +103,7 @@ def quantize_on_images(
     bits = plan.layer(node.name).weight_bits
     moments = _moments(node, config, exact, coded, share)
     weight = _refitted(node, config, moments)
+    moments = moments and moments.without_cross()
     scale = weight_scale(weight, bits, config)
     integers = _rounded(node, config, weight, scale, bits, moments)
     weights = layer_weights(node, weight, integers, scale)

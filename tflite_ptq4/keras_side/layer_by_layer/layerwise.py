@@ -63,6 +63,7 @@ def quantize_layer_by_layer(
     # Between its calls, numpy's linear algebra would spin on the cores that TensorFlow computes on.
     with threadpool_limits(limits=1, user_api="blas"), SecondThread() as beside:
         run = _SideBySide(lowered, plan, images, beside)
+        del images
         nodes = lowered.graph.nodes
         coming = iter(nodes[1:])
         for node in progress(nodes) if progress else nodes:
