@@ -177,12 +177,11 @@ def damped_moment(second_moment: np.ndarray, damping: float) -> np.ndarray:
             "The fraction of the mean diagonal to add (damping, ridge) must be finite and not "
             f"negative. Received: {damping!r}. 0.01 suits rounding, 0.5 a refit."
         )
-    moment = _checked_moment(second_moment)
-    energy = np.diagonal(moment, axis1=1, axis2=2)
+    damped = _checked_moment(np.array(second_moment, np.float64))
+    energy = np.diagonal(damped, axis1=1, axis2=2).copy()
     varies = energy > 0
-    damped = moment.copy()
     damped[~(varies[:, :, None] & varies[:, None, :])] = 0.0
-    diagonal = np.arange(moment.shape[1])
+    diagonal = np.arange(damped.shape[1])
     added = damping * energy.mean(axis=1, keepdims=True)
     damped[:, diagonal, diagonal] = np.where(varies, energy + added, 1.0)
     return damped

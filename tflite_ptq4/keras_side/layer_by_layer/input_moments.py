@@ -86,15 +86,12 @@ def input_moments(
             total += _Sums.of(z, tf.matmul(x, kernel))
         return total
 
-    # Few pieces, as the sums of each are as large as those of all.
-    pieces = [
-        [chunk for chunk in chunks if chunk[0] % 2 == other][piece::PIECES]
-        for other in range(2)
-        for piece in range(PIECES)
-    ]
-    found = list(share(sums, pieces))
-    parts = [sum(found[:PIECES], _Sums()), sum(found[PIECES:], _Sums())]
-    del found  # of a wide layer all of them take much memory
+    parts = []
+    for other in range(2):
+        half = [chunk for chunk in chunks if chunk[0] % 2 == other]
+        # Few pieces, as the sums of each are as large as those of all.
+        pieces = [half[piece::PIECES] for piece in range(PIECES)]
+        parts.append(sum(share(sums, pieces), _Sums()))
     whole = parts[0] + parts[1]
     of_exact, of_coded = (_along_taps(shift, blocks) for shift in shifts)
     centred = []
