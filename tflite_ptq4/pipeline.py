@@ -42,16 +42,21 @@ class QuantizedModel:
     Attributes:
         plan: bits, scale and clip of every tensor.
         weights: integers, scales and biases of every quantized layer.
-        report: what it cost, layer by layer.
         lowered: the float network, as a graph.
         float_files: the float network, as files.
+        make_report: makes the report.
     """
 
     plan: QuantizationPlan
     weights: Mapping[str, LayerWeights]
-    report: QuantizationReport
     lowered: LoweredModel = field(repr=False)
     float_files: FloatFiles = field(repr=False)
+    make_report: Callable[[], QuantizationReport] = field(repr=False)
+
+    @cached_property
+    def report(self) -> QuantizationReport:
+        """What the quantization cost, layer by layer; made when it is first asked for."""
+        return self.make_report()
 
     @cached_property
     def simulated_model(self) -> keras.Model:
@@ -261,7 +266,10 @@ def quantize_lowered(
     return QuantizedModel(
         plan=plan,
         weights=weights,
-        report=build_report(
+        lowered=lowered,
+        float_files=float_files or FloatFiles(lowered),
+        make_report=partial(
+            build_report,
             lowered.graph,
             plan,
             weights,
@@ -271,8 +279,6 @@ def quantize_lowered(
             model=name,
             package_version=__version__,
         ),
-        lowered=lowered,
-        float_files=float_files or FloatFiles(lowered),
     )
 
 

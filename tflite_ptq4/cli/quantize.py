@@ -24,6 +24,7 @@ from tflite_ptq4.cli.quantize_request import (
 from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back
 from tflite_ptq4.cli.tensorflow_start import give_memory_back, import_tensorflow
 from tflite_ptq4.config import QuantizationConfig
+from tflite_ptq4.config.description import describe
 from tflite_ptq4.evaluation.model_evaluation import evaluate_models
 from tflite_ptq4.evaluation.runnable_models import keras_model, tflite_model
 from tflite_ptq4.image_data import ImageSet
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
                 sensitivity=sensitivity,
                 progress=_step,
             )
-            message(f"Quantized: {quantized.report.config}")
+            message(f"Quantized: {describe(quantized.plan.config)}")
             content = quantized.to_tflite(
                 target=target,
                 io=arguments.io,

@@ -108,7 +108,7 @@ class KeptValues:
         Returns:
             float32 [..., channels], unless the tensor holds integers of its own.
         """
-        return self._decoded(tf.constant(_in_rows(self._array[start:stop])[places]))
+        return self._decoded(tf.constant(_in_rows(self._array[start:stop]).take(places, axis=0)))
 
     def _decoded(self, values: tf.Tensor) -> tf.Tensor:
         if self.plan is not None:

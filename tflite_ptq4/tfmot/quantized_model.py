@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,15 +60,20 @@ def to_quantized_model(model: tf_keras.Model) -> QuantizedModel:
         for node in lowered.graph.weighted_nodes
         if node.name in operators
     }
-    report = build_report(
-        lowered.graph, plan, weights, {}, model=model.name, package_version=__version__
-    )
     return QuantizedModel(
         plan=plan,
         weights=weights,
-        report=report,
         lowered=lowered,
         float_files=FloatFiles(lowered),
+        make_report=partial(
+            build_report,
+            lowered.graph,
+            plan,
+            weights,
+            {},
+            model=model.name,
+            package_version=__version__,
+        ),
     )
 
 
