@@ -16,6 +16,7 @@ WEIGHTS = LayerWeights(
     scale=np.array([1.0, 1.5]),  # stands for [[1, 3], [2, 6]]
     bias=np.array([7.0, 8.0]),
     offset=np.zeros(2),
+    unrounded=NODE.kernel,
 )
 MEAN = np.array([1.0, 10.0])
 

@@ -256,7 +256,9 @@ def quantize_lowered(
     else:
         shown = step("Quantizing")
         # Handed over, as both networks keep the images in fewer bytes.
-        weights, sqnr = quantize_layer_by_layer(lowered, plan, corrected_on.pop(), progress=shown)
+        weights, sqnr = quantize_layer_by_layer(
+            lowered, plan, corrected_on.pop(), keeps_unrounded=sensitivity, progress=shown
+        )
     measured = {}
     if given is not None:
         from tflite_ptq4.keras_side.sensitivity import measure_sensitivity

@@ -84,7 +84,7 @@ def weights_alone(
 
     Args:
         node: the layer.
-        weights: its quantized weights.
+        weights: its quantized weights, with what they were rounded from.
         input_plan: of the tensor that it reads, None where that is not quantized.
         config: what the weights were made with.
         input_mean: float64 [c_in], expected input in the float network.
@@ -92,8 +92,7 @@ def weights_alone(
     Returns:
         float32, the kernel in the layout of `node.kernel`, and the bias [c_out].
     """
-    target = node.kernel if weights.unrounded is None else weights.unrounded
-    error = weights.dequantized(node).astype(np.float64) - target
+    error = weights.dequantized(node).astype(np.float64) - weights.unrounded
     kernel = (node.kernel + error).astype(np.float32)
     if config.bias_correction or config.output_matching:
         shift = output_shift(node, -kernel_matrix(node, error), input_mean)

@@ -40,7 +40,9 @@ class Measured:
         self.graph = self.lowered.graph
         self.statistics = calibrate(model, self.images)
         self.plan = build_plan(self.graph, self.statistics, config)
-        self.weights, _ = quantize_layer_by_layer(self.lowered, self.plan, self.images)
+        self.weights, _ = quantize_layer_by_layer(
+            self.lowered, self.plan, self.images, keeps_unrounded=True
+        )
 
     @cached_property
     def found(self) -> dict[str, Sensitivity]:
@@ -105,7 +107,7 @@ class Measured:
         for node in self.graph.weighted_nodes:
             if node.name in self.weights:
                 batch = batches_of(self.in_float[node.inputs[0]])
-                alone = quantize_on_images(node, self.plan, batch, batch)
+                alone = quantize_on_images(node, self.plan, batch, batch, keeps_unrounded=True)
                 estimated.append(self.found[node.name].weights)
                 truth.append(self.error({node.name: alone}))
         return np.array(estimated), np.array(truth)

@@ -27,7 +27,7 @@ class LayerWeights:
         offset: float64 [c_out], what the paper's own correction of the mean adds to every weight of
             a channel; zeros wherever weights lie on the integer grid.
         unrounded: float32, in the layout of the kernel, what the integers were rounded from, with
-            the factors of later corrections; None where that is the float kernel itself.
+            the factors of later corrections; None where it was not kept.
     """
 
     integers: NDArray[np.int8]
@@ -71,7 +71,7 @@ def layer_weights(
 
     Args:
         node: the layer.
-        weight: float64 [n, C] that the integers stand for.
+        weight: float64 [n, C] that the integers stand for, the float kernel or one near it.
         integers: int32 [n, C].
         scale: float64 [C].
     """
@@ -84,6 +84,7 @@ def layer_weights(
         scale=as_float32(scale),
         bias=node.bias.astype(np.float64),
         offset=np.zeros(len(scale)),
+        unrounded=node.kernel,
     )
 
 

@@ -326,6 +326,17 @@ def test_progress_sees_every_operator_and_the_result_is_the_same_twice() -> None
             np.testing.assert_array_equal(getattr(weights[name], field), getattr(expected, field))
 
 
+def test_what_the_integers_were_rounded_from_is_kept_only_where_asked_for() -> None:
+    run = quantized(build("residual"), EVERYTHING)
+    assert all(weights.unrounded is None for weights in run.weights.values())
+    weights, _ = quantize_layer_by_layer(run.lowered, run.plan, (run.images,), keeps_unrounded=True)
+    for node in run.lowered.graph.weighted_nodes:
+        kept = weights[node.name]
+        np.testing.assert_array_equal(kept.integers, run.weights[node.name].integers)
+        error = kernel_matrix(node, kept.dequantized(node) - kept.unrounded) / kept.scale
+        assert 0.0 < np.sqrt(np.mean(error**2)) < 1.0  # steps
+
+
 @pytest.mark.parametrize(
     ("effort", "most_inputs", "held_out"),
     [("balanced", 36, True), ("balanced", 35, False), ("fast", 36, False)],

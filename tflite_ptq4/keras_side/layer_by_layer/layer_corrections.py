@@ -85,6 +85,7 @@ def quantize_on_images(
     exact: Batches,
     coded: Batches,
     *,
+    keeps_unrounded: bool = False,
     share: Callable[..., Iterable] = map,
 ) -> LayerWeights:
     """Quantize one layer.
@@ -94,6 +95,7 @@ def quantize_on_images(
         plan: made for its network.
         exact: batches float32 [images, ...] of its input in the float network.
         coded: the same batches of its input in the quantized network.
+        keeps_unrounded: whether the result holds what its integers were rounded from.
         share: calls a function for each of many pieces, and gives the results in their order.
 
     Returns:
@@ -107,7 +109,9 @@ def quantize_on_images(
     scale = weight_scale(weight, bits, config)
     integers = _rounded(node, config, weight, scale, bits, moments)
     weights = layer_weights(node, weight, integers, scale)
-    if config.refit_weights:
+    if not keeps_unrounded:
+        weights = replace(weights, unrounded=None)
+    elif config.refit_weights:
         weights = replace(weights, unrounded=kernel_from_matrix(node, weight).astype(np.float32))
     if config.bias_correction:
         weights = correct_bias(node, weights, bits, config, channel_moments(coded).mean)
@@ -219,11 +223,13 @@ def _matched(
     limit = MATCHING_LIMIT if config.weight_granularity == "per_channel" else 1.0
     factor, shift = match_channels(wanted.mean, wanted.std, found.mean, found.std, limit=limit)
     scale = as_float32(weights.scale * factor)
-    unrounded = node.kernel if weights.unrounded is None else weights.unrounded
+    unrounded = weights.unrounded
+    if unrounded is not None:
+        unrounded = (unrounded * along_outputs(node, factor)).astype(np.float32)
     return replace(
         weights,
         scale=scale,
         bias=weights.bias * factor + shift,
         offset=weights.offset * factor,
-        unrounded=(unrounded * along_outputs(node, factor)).astype(np.float32),
+        unrounded=unrounded,
     )

@@ -46,6 +46,7 @@ def quantize_layer_by_layer(
     plan: QuantizationPlan,
     images: Sequence[NDArray[np.float32]],
     *,
+    keeps_unrounded: bool = False,
     progress: Callable | None = None,
 ) -> tuple[dict[str, LayerWeights], dict[str, float]]:
     """Quantize every planned layer against the float network's output on the images.
@@ -54,6 +55,7 @@ def quantize_layer_by_layer(
         lowered: the model.
         plan: made for it.
         images: for each input of the model float32 [n, ...], prepared as the model expects them.
+        keeps_unrounded: whether the weights hold what they were rounded from, for sensitivities.
         progress: wraps the list of operators and shows how far it is; None shows nothing.
 
     Returns:
@@ -62,7 +64,7 @@ def quantize_layer_by_layer(
     """
     # Between its calls, numpy's linear algebra would spin on the cores that TensorFlow computes on.
     with threadpool_limits(limits=1, user_api="blas"), SecondThread() as beside:
-        run = _SideBySide(lowered, plan, images, beside)
+        run = _SideBySide(lowered, plan, images, beside, keeps_unrounded=keeps_unrounded)
         del images
         nodes = lowered.graph.nodes
         coming = iter(nodes[1:])
@@ -102,8 +104,11 @@ class _SideBySide:
         plan: QuantizationPlan,
         images: Sequence[NDArray[np.float32]],
         beside: SecondThread,
+        *,
+        keeps_unrounded: bool,
     ) -> None:
         self.lowered, self.plan = lowered, plan
+        self._keeps_unrounded = keeps_unrounded
         self.weights: dict[str, LayerWeights] = {}
         self.compared: dict[str, Future[float]] = {}
         self._beside = beside
@@ -146,7 +151,11 @@ class _SideBySide:
                 for values in (self._exact, self._coded)
             )
             self.weights[node.name] = quantize_on_images(
-                node, self.plan, *batches, share=self._beside.share
+                node,
+                self.plan,
+                *batches,
+                keeps_unrounded=self._keeps_unrounded,
+                share=self._beside.share,
             )
             run = self._with_weights(node)
         else:
