@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,11 @@ from tflite_ptq4.cli.quantize_request import (
     requested_target,
 )
 from tflite_ptq4.cli.quiet_tensorflow import native_stderr_held_back
-from tflite_ptq4.cli.tensorflow_start import give_memory_back, import_tensorflow
+from tflite_ptq4.cli.tensorflow_start import (
+    give_heap_back,
+    give_memory_back,
+    import_tensorflow,
+)
 from tflite_ptq4.config import QuantizationConfig
 from tflite_ptq4.config.description import describe
 from tflite_ptq4.evaluation.model_evaluation import evaluate_models
@@ -48,6 +52,8 @@ if TYPE_CHECKING:
     from tflite_ptq4.keras_side.lowering import LoweredModel
     from tflite_ptq4.keras_side.second_thread import SecondThread
     from tflite_ptq4.pipeline import QuantizedModel
+
+SECONDS_BETWEEN_TRIMS = 1.0  # each takes about a hundredth of that
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -153,10 +159,15 @@ def run(arguments: argparse.Namespace) -> None:
         _print_result(result, arguments.model, not_compared, compared_on)
 
 
-def _step(description: str, items: Sequence[Any]) -> Iterable[Any]:
-    """Show how far a long step is, begun with the memory that the one before has left."""
+def _step(description: str, items: Sequence[Any]) -> Iterator[Any]:
+    """Show how far a long step is; it gives back what the one before and its own parts leave."""
     give_memory_back()
-    return track(description, items)
+    given_back = time.monotonic()
+    for item in track(description, items):
+        yield item
+        if time.monotonic() - given_back > SECONDS_BETWEEN_TRIMS:
+            give_heap_back()
+            given_back = time.monotonic()
 
 
 def _with_labels_that_fit(

@@ -44,6 +44,11 @@ def import_tensorflow(*, in_two_threads: bool = False) -> None:
 def give_memory_back() -> None:
     """Return to the system what a long step has left: graphs that have run, holes in the heap."""
     gc.collect()
+    give_heap_back()
+
+
+def give_heap_back() -> None:
+    """Return to the system what lies unused between the arrays that are in use."""
     trim = _of_glibc("malloc_trim")
     if trim is not None:
         trim(0)
