@@ -17,7 +17,7 @@ _NEXT_STEP = "Gather the statistics again, or check that the shards come from th
 class _OccupiedBins:
     """A field that is read as a whole histogram, and kept without the bins that all channels miss.
 
-    Activations lie in a fifth of the bins, and histograms take most of the memory of statistics.
+    Those of photographs fill about a sixth of the bins; histograms take most of the memory.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
