@@ -255,7 +255,7 @@ def quantize_lowered(
         weights, sqnr = quantize_weights(lowered.graph, plan, statistics), {}
     else:
         shown = step("Quantizing")
-        # Handed over, as both networks keep the images in fewer bytes.
+        # Handed over, so that the corrections can let go of the images.
         weights, sqnr = quantize_layer_by_layer(
             lowered, plan, corrected_on.pop(), keeps_unrounded=sensitivity, progress=shown
         )

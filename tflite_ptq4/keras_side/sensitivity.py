@@ -54,7 +54,7 @@ def measure_sensitivity(
     Args:
         lowered: the model.
         plan: made for it.
-        weights: of the layers that it quantizes.
+        weights: of the layers that it quantizes, with what they were rounded from.
         statistics: of the tensors that those layers read.
         images: for each input of the model float32 [n, ...], prepared as the model expects them.
         parts: which errors are measured, of "weights" and of the "activation".

@@ -96,7 +96,7 @@ def input_moments(
     of_exact, of_coded = (_along_taps(shift, blocks) for shift in shifts)
     centred = []
     if all(part.count for part in parts):
-        while parts:
+        while parts:  # each is let go of: of a wide layer they take much memory
             coded_part, cross_part = parts.pop(0).centred(of_coded)
             centred.append((coded_part.astype(np.float32), cross_part.astype(np.float32)))
     return InputMoments(

@@ -65,7 +65,7 @@ def quantize_layer_by_layer(
     # Between its calls, numpy's linear algebra would spin on the cores that TensorFlow computes on.
     with threadpool_limits(limits=1, user_api="blas"), SecondThread() as beside:
         run = _SideBySide(lowered, plan, images, beside, keeps_unrounded=keeps_unrounded)
-        del images
+        del images  # both networks keep them in fewer bytes
         nodes = lowered.graph.nodes
         coming = iter(nodes[1:])
         for node in progress(nodes) if progress else nodes:
